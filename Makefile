@@ -1,0 +1,25 @@
+# Each target sets itself up: a virtual environment in .venv, nothing global.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+demo: .venv/ready  ## train GVR on the bundled digits, test it, draw its curves
+	$(BIN)/python train.py regularizer=gvr alpha=0.01
+
+test: .venv/ready  ## the whole test suite, offline
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/ready: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 10) else "Python 3.10 or newer is needed, found %d.%d: make PYTHON=python3.12" % v[:2])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+clean:  ## remove the environment and caches; outputs stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache
