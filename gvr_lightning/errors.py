@@ -1,0 +1,20 @@
+"""Exceptions that the command line prints as one line."""
+
+
+class UserError(Exception):
+    """A mistake in the command, the configuration or the data, in one line that names it and the way out.
+
+    The command line prints it without a traceback and exits with status 2.
+    """
+
+
+class TrainingError(Exception):
+    """Training cannot go on, through no mistake that could be seen before; exit status 1."""
+
+
+class Interrupted(BaseException):
+    """Ctrl-C or SIGTERM; exit status 128 + signal number."""
+
+    def __init__(self, signum: int) -> None:
+        super().__init__(f"stopped by signal {signum}")
+        self.signum = signum

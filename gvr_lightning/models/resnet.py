@@ -1,0 +1,98 @@
+"""Residual networks for 32x32 images: a 3x3 stem and no max-pooling.
+
+ResNet-18 is the published GVR runs' network, ResNet-20 that of He et al. (2015, section 4.2) with projection
+shortcuts, the wide network that of Zagoruyko and Komodakis (2016). Initialised as torch does by default.
+"""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from gvr_lightning.models.split import Pool, SplitNetwork
+
+
+def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions with BatchNorm and a shortcut, (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            _conv3x3(inputs, outputs, stride),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            _conv3x3(outputs, outputs),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """relu(residual(x) + shortcut(x))."""
+        return self.relu(self.residual(x) + self.shortcut(x))
+
+
+class WideBlock(nn.Module):
+    """Pre-activation block with dropout between its convolutions."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.activation = nn.Sequential(nn.BatchNorm2d(inputs), nn.ReLU(inplace=True))
+        self.residual = nn.Sequential(
+            _conv3x3(inputs, outputs, stride),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            _conv3x3(outputs, outputs),
+        )
+        self.projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs or stride != 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A projecting shortcut starts after the activation, an identity before it."""
+        active = self.activation(x)
+        return self.residual(active) + (x if self.projection is None else self.projection(active))
+
+
+def resnet(image_shape: tuple[int, int, int], num_classes: int, widths: Sequence[int], blocks: int) -> SplitNetwork:
+    """Stages of ``blocks`` basic blocks each, halving the image between stages; the last one is the last stage.
+
+    Args:
+        image_shape: (C, H, W) of the images.
+        num_classes: logits.
+        widths: channels, one entry a stage.
+        blocks: blocks a stage.
+    """
+    stem = nn.Sequential(_conv3x3(image_shape[0], widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
+    inputs = [widths[0], *widths[:-1]]
+    stages = [
+        nn.Sequential(*(BasicBlock(w if b else i, w, 1 if b or s == 0 else 2) for b in range(blocks)))
+        for s, (i, w) in enumerate(zip(inputs, widths, strict=True))
+    ]
+    return SplitNetwork(
+        nn.Sequential(stem, *stages[:-1]), nn.Sequential(stages[-1], Pool()), nn.Linear(widths[-1], num_classes)
+    )
+
+
+def wide_resnet(
+    image_shape: tuple[int, int, int], num_classes: int, depth: int = 28, widen: int = 10, dropout: float = 0.0
+) -> SplitNetwork:
+    """WRN-depth-widen; 36.5 M parameters for WRN-28-10 and ten classes.
+
+    Raises:
+        ValueError: if depth is not 6 n + 4.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        raise ValueError(f"depth must be 6 n + 4 (10, 16, 22, 28, 40), got {depth}")
+    blocks, widths = (depth - 4) // 6, [16 * widen, 32 * widen, 64 * widen]
+    stages = [
+        nn.Sequential(*(WideBlock(w if b else i, w, 1 if b or s == 0 else 2, dropout) for b in range(blocks)))
+        for s, (i, w) in enumerate(zip([16, *widths[:-1]], widths, strict=True))
+    ]
+    last = nn.Sequential(stages[-1], nn.BatchNorm2d(widths[-1]), nn.ReLU(inplace=True), Pool())
+    early = nn.Sequential(_conv3x3(image_shape[0], 16), *stages[:-1])
+    return SplitNetwork(early, last, nn.Linear(widths[-1], num_classes))

@@ -1,0 +1,226 @@
+"""Penalties as configured objects: the model and the views in, the regularized loss out. Imports torch only.
+
+A penalty makes the forward passes itself, since which rows and which layers it needs decides what is cheapest.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from gvr_lightning import scopes
+from gvr_lightning.scopes import Compare, Parameters, Pass, Through
+from gvr_lightning.variance import Criterion, gradient_variance
+
+# layers -> (how a view passes through the network, how its gradients are compared, of which parameters)
+LAYERS: dict[str, tuple[Through, Compare, Parameters]] = {
+    "head": (scopes.by_head, scopes.head, scopes.head_parameters),
+    "last_stage": (scopes.by_stage, scopes.last_stage, scopes.last_stage_parameters),
+}
+
+
+@dataclass
+class RegularizedLoss:
+    """What a penalty returns: V scalar losses, the penalty before alpha, and each view's logits and targets."""
+
+    losses: list[Tensor]
+    penalty: Tensor
+    alpha: float
+    logits: list[Tensor]
+    targets: list[Tensor]
+
+    @property
+    def weighted(self) -> Tensor:
+        """alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
+        return self.alpha * self.penalty if self.alpha else torch.zeros_like(self.penalty)
+
+    @property
+    def total(self) -> Tensor:
+        """L_1 + ... + L_V + alpha * penalty: what to call ``backward()`` on."""
+        return torch.stack(self.losses).sum() + self.weighted
+
+
+class Penalty(Protocol):
+    """What a task asks of a penalty."""
+
+    alpha: float
+    double_backward: bool  # whether the whole network may be differentiated twice, which rules out torch.compile
+
+    def __call__(
+        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+    ) -> RegularizedLoss:
+        """The views' losses and the penalty; see :class:`GradientVariance` for the arguments."""
+
+    def check(self, model: nn.Module) -> None:
+        """ValueError for a model that the penalty does not fit."""
+
+    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
+        """What is left to do once the optimizer has stepped."""
+
+
+class NoPenalty:
+    """The null object: the views' losses alone. With one view plain training, with two the control for GVR."""
+
+    alpha = 0.0
+    double_backward = False
+
+    def __call__(
+        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+    ) -> RegularizedLoss:
+        """The views' losses, with a penalty of zero."""
+        passes = [scopes.whole(model, view, target) for view in views]
+        losses = [p.loss(criterion) for p in passes]
+        return _regularized(passes, losses, torch.zeros_like(losses[0]), self.alpha)
+
+    def check(self, model: nn.Module) -> None:
+        """Any model will do."""
+
+    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
+        """Nothing is left to do."""
+
+
+class GradientVariance:
+    """GVR: alpha * ||g_1 - g_2||^2 between the views' gradients of chosen layers.
+
+    In any loop, for a model with ``.backbone`` and ``.head``::
+
+        gvr = GradientVariance(alpha=0.01)
+        loss = gvr(model, criterion, (view1, view2), target)
+        loss.total.backward()
+
+    Args:
+        alpha: weight of the penalty. It does not carry over from one choice of layers to another.
+        layers: ``"head"``, the last layer, in closed form where it is linear; ``"last_stage"``, the last stage and the
+            head: ``model.backbone.last_stage`` alone runs again on the subset's rows, in float32, and it alone is
+            differentiated twice; ``"all"``; or name patterns (``["layer4.*", "fc.*"]``) over ``named_parameters()``.
+        subset: rows of the batch that the penalty looks at, None for all. No extra pass through the network.
+        shared: whether the views share the subset's rows, or each draws its own.
+        per_sample: mean of each sample's own penalty, instead of the penalty of the batch's mean gradient; head only.
+        split: one view is given, and each "view" is a random half of its rows, so a step costs an SGD step.
+
+    Raises:
+        ValueError: for settings out of range or that exclude each other.
+    """
+
+    def __init__(
+        self,
+        alpha: float = 0.01,
+        layers: str | Sequence[str] = "head",
+        subset: int | None = None,
+        shared: bool = False,
+        per_sample: bool = False,
+        split: bool = False,
+    ) -> None:
+        _check(alpha, subset)
+        if isinstance(layers, str) and layers not in (*LAYERS, "all"):
+            raise ValueError(f"layers must be {', '.join(LAYERS)}, all, or a list of name patterns, got {layers!r}")
+        if per_sample and (layers != "head" or split or (subset is not None and not shared)):
+            raise ValueError("per_sample compares a sample with itself: it needs layers='head', shared rows and no split")
+        self.alpha, self.subset, self.shared, self.split = alpha, subset, shared, split
+        named = scopes.Named(["*"] if isinstance(layers, str) else list(layers))
+        by_name = (scopes.twice_differentiable, named, named.select)
+        self._through, self._compare, self.parameters = LAYERS.get(str(layers), by_name)
+        if per_sample:
+            self._compare, self.parameters = scopes.head_per_sample, scopes.linear_head_parameters
+        self.double_backward = self._through is scopes.twice_differentiable
+
+    def __call__(
+        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+    ) -> RegularizedLoss:
+        """Forward passes, losses and penalty.
+
+        Args:
+            model: has ``.backbone`` and ``.head`` (for name patterns any module will do).
+            criterion: (logits (B, C), target (B, ...)) -> scalar.
+            views: V >= 2 inputs (B, ...) of the same samples; one if ``split``.
+            target: labels (B, ...), those of every view.
+            keys: random numbers (V, B); the rows with the smallest make the subset. Default: torch's generator.
+
+        Raises:
+            ValueError: for a number of views that does not fit ``split``.
+        """
+        if (len(views) == 1) != self.split:
+            raise ValueError(f"got {len(views)} view(s): give two or more, or one with split=True")
+        if keys is None:
+            keys = torch.rand(len(views), len(target), device=target.device)
+        passes = [self._through(model, view, target) for view in views]
+        if self.split:
+            passes = [passes[0].rows(half) for half in keys[0].argsort().tensor_split(2) if len(half)]
+        losses = [p.loss(criterion) for p in passes]
+        if len(passes) < 2:  # a last batch of one row has no halves
+            penalty = torch.zeros_like(losses[0])
+        else:
+            penalty = self._compare(model, criterion, self._subsets(passes, keys))
+        return _regularized(passes, losses, penalty, self.alpha)
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a ValueError for a model without the layers that are to be compared."""
+        self.parameters(model)
+
+    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
+        """Nothing is left to do."""
+
+    def _subsets(self, passes: list[Pass], keys: Tensor) -> list[Pass]:
+        if self.subset is None:
+            return passes
+        if self.split:  # the halves are in random order already
+            return [p.rows(torch.arange(len(p.target), device=keys.device)[: self.subset]) for p in passes]
+        order = keys.argsort(dim=1)[:, : self.subset]
+        return [p.rows(order[0 if self.shared else v]) for v, p in enumerate(passes)]
+
+
+class PublishedGradientVariance:
+    """GVR as the published code behaves, for comparison with its figures.
+
+    The last stage and the head are compared on one subset of 32 rows that the views share, by passes of their own
+    through the whole network (BatchNorm there sees those rows alone). BatchNorm's running statistics stand still in all
+    four passes and move only in a fifth: the pass over the first view, after the update, that measured accuracy.
+
+    Args:
+        alpha: weight of the penalty; not comparable with that of :class:`GradientVariance`.
+        subset: rows that the penalty looks at.
+
+    Raises:
+        ValueError: for settings out of range.
+    """
+
+    double_backward = True
+
+    def __init__(self, alpha: float = 0.01, subset: int = 32) -> None:
+        _check(alpha, subset)
+        self.alpha, self.subset = alpha, subset
+
+    def __call__(
+        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+    ) -> RegularizedLoss:
+        """See :class:`GradientVariance`; ``model`` says where its last stage begins."""
+        if keys is None:
+            keys = torch.rand(1, len(target), device=target.device)
+        rows = keys[0].argsort()[: self.subset]
+        with scopes.frozen_statistics(model):
+            small = [scopes.twice_differentiable(model, view[rows], target[rows]) for view in views]
+            penalty = gradient_variance([p.loss(criterion) for p in small], scopes.last_stage_parameters(model))
+            passes = [scopes.whole(model, view, target) for view in views]
+        return _regularized(passes, [p.loss(criterion) for p in passes], penalty, self.alpha)
+
+    def check(self, model: nn.Module) -> None:
+        """Raise a ValueError for a model that does not say where its last stage begins."""
+        scopes.last_stage_parameters(model)
+
+    @torch.no_grad()
+    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
+        """The pass that moves BatchNorm's running statistics, with the weights after the update."""
+        model(views[0])
+
+
+def _check(alpha: float, subset: int | None) -> None:
+    if not 0 <= alpha < float("inf"):
+        raise ValueError(f"alpha must be a finite number >= 0, got {alpha}")
+    if subset is not None and subset < 1:
+        raise ValueError(f"subset must be a number of rows >= 1, got {subset}")
+
+
+def _regularized(passes: list[Pass], losses: list[Tensor], penalty: Tensor, alpha: float) -> RegularizedLoss:
+    return RegularizedLoss(losses, penalty, alpha, [p.logits for p in passes], [p.target for p in passes])

@@ -1,0 +1,144 @@
+"""The gradient-variance penalty as pure functions. Imports torch only.
+
+Legend: V views, B samples, C classes, D features, L_v the loss of view v; z = W h + b the last layer with
+features h (B, D) and logits z (B, C); d = dL/dz (B, C); g_v the gradient of L_v.
+Every penalty is the mean of ||g_u - g_v||^2 over the pairs of views, which is ||g_1 - g_2||^2 for two.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+Criterion = Callable[[Tensor, Tensor], Tensor]
+
+
+def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor]) -> Tensor:
+    """Mean over all pairs of views of sum_p ||dL_u/dp - dL_v/dp||^2, by double backward: any loss, any layers.
+
+    This is the definition; :func:`last_layer_variance` equals it for a linear last layer at a lower price.
+
+    Args:
+        losses: the V >= 2 scalar losses of the V views, with their graphs.
+        params: the parameters whose gradients are compared; one that a loss does not use has gradient zero there.
+
+    Returns:
+        A differentiable scalar, float32 at least.
+
+    Raises:
+        ValueError: for fewer than two losses, a loss that is not a scalar, or no parameter that takes part.
+    """
+    losses, params = list(losses), list(params)
+    _check_losses(losses)
+    if not params:
+        raise ValueError("gradient_variance needs at least one parameter")
+    # Autocast would rerun the graph's own operations in half precision.
+    with torch.autocast(losses[0].device.type, enabled=False):
+        by_view = [torch.autograd.grad(loss, params, create_graph=True, allow_unused=True) for loss in losses]
+        terms = []
+        for p, grads in zip(params, zip(*by_view, strict=True), strict=True):
+            if any(g is not None for g in grads):
+                terms.append(_mean_pair_distance([torch.zeros_like(p) if g is None else g for g in grads]))
+        if not terms:
+            raise ValueError("gradient_variance: none of the parameters takes part in any of the losses")
+        return torch.stack(terms).sum()
+
+
+def last_layer_variance(
+    losses: Sequence[Tensor], logits: Sequence[Tensor], features: Sequence[Tensor], bias: bool = True
+) -> Tensor:
+    """The same for the linear last layer z = W h + b, in closed form: g_W = d^T h and g_b = sum_i d_i.
+
+    A first-order expression in z and h: nothing is differentiated twice but the loss itself, so the network may be
+    compiled, run in mixed precision, or use kernels without second derivatives.
+
+    Args:
+        losses: V >= 2 scalars, each a function of its own logits.
+        logits: V tensors (B_v, C) that the losses were computed from.
+        features: V tensors (B_v, D) that the last layer got; B_v may differ between views.
+        bias: whether the last layer has a bias.
+
+    Returns:
+        A differentiable scalar, float32 at least, equal to ``gradient_variance(losses, last_layer.parameters())``.
+
+    Raises:
+        ValueError: for fewer than two losses, or a loss that is not a scalar.
+    """
+    _check_losses(losses)
+    with torch.autocast(losses[0].device.type, enabled=False):
+        d = [at_least_float32(torch.autograd.grad(loss, z, create_graph=True)[0]) for loss, z in _zip(losses, logits)]
+        h = [at_least_float32(f) for f in features]
+        penalty = _mean_pair_distance([dv.T @ hv for dv, hv in _zip(d, h)])
+        return penalty + _mean_pair_distance([dv.sum(0) for dv in d]) if bias else penalty
+
+
+def per_sample_variance(
+    criterion: Criterion,
+    logits: Sequence[Tensor],
+    features: Sequence[Tensor],
+    targets: Sequence[Tensor],
+    bias: bool = True,
+) -> Tensor:
+    """Mean over the samples of each sample's own penalty: (1/B) sum_i ||d1_i h1_i^T - d2_i h2_i^T||^2 (+ the bias).
+
+    The batch's penalty averages gradients first and so shrinks with B; this one does not. It never forms a (C, D)
+    matrix: with Delta the difference and bar the mean of two views, the matrix is Delta d bar h^T + bar d Delta h^T,
+    so its norm needs inner products only, O(B (C + D)) time and memory, and does not cancel when views agree.
+
+    Args:
+        criterion: (logits, target) -> scalar; it is applied to one sample at a time (by vmap), so that its reduction
+            does not matter.
+        logits: V tensors (B, C); row i is the same sample in each.
+        features: V tensors (B, D).
+        targets: V tensors (B, ...).
+        bias: whether the last layer has a bias.
+
+    Returns:
+        A differentiable scalar, float32 at least.
+    """
+
+    def one(z: Tensor, y: Tensor) -> Tensor:
+        return criterion(z.unsqueeze(0), y.unsqueeze(0))
+
+    with torch.autocast(logits[0].device.type, enabled=False):
+        z32 = [at_least_float32(z) for z in logits]
+        h = [at_least_float32(f) for f in features]
+        losses = [torch.vmap(one)(z, y).sum() for z, y in _zip(z32, targets)]
+        _check_losses(losses)
+        d = [torch.autograd.grad(loss, z, create_graph=True)[0] for loss, z in _zip(losses, z32)]
+        pairs = [_outer_distance(d[u], h[u], d[v], h[v], bias) for u, v in combinations(range(len(d)), 2)]
+        return torch.stack(pairs).mean(0).mean()
+
+
+def _outer_distance(d1: Tensor, h1: Tensor, d2: Tensor, h2: Tensor, bias: bool) -> Tensor:
+    """||d1_i h1_i^T - d2_i h2_i^T||^2 (+ ||d1_i - d2_i||^2) for every row i, shape (B,)."""
+    dd, dm, dh, hm = d1 - d2, (d1 + d2) / 2, h1 - h2, (h1 + h2) / 2
+    dd2 = dd.square().sum(1)
+    weight = dd2 * hm.square().sum(1) + dm.square().sum(1) * dh.square().sum(1)
+    weight = weight + 2 * (dd * dm).sum(1) * (hm * dh).sum(1)
+    return weight + dd2 if bias else weight
+
+
+def _mean_pair_distance(grads: Sequence[Tensor]) -> Tensor:
+    """Mean of ||g_u - g_v||^2 over all pairs = 2/(V-1) sum_v ||g_v - mean g||^2: linear in V, and no cancellation."""
+    grads = [at_least_float32(g) for g in grads]
+    mean = torch.stack(list(grads)).mean(0)
+    return 2 / (len(grads) - 1) * torch.stack([(g - mean).square().sum() for g in grads]).sum()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Half precision to float32; anything else as it is."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _check_losses(losses: Sequence[Tensor]) -> None:
+    if len(losses) < 2:
+        raise ValueError(f"a gradient variance needs the losses of two views or more, got {len(losses)}")
+    for loss in losses:
+        if loss.numel() != 1:
+            raise ValueError(f"each view's loss must be a scalar, got shape {tuple(loss.shape)}; reduce it first")
+
+
+def _zip(left: Sequence[Tensor], right: Sequence[Tensor]) -> "zip[tuple[Tensor, Tensor]]":
+    return zip(left, right, strict=True)

@@ -1,0 +1,182 @@
+"""The penalty's mathematics: closed forms against double backward and against plain loops, float64."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
+from gvr_lightning.models.small_cnn import small_cnn
+from gvr_lightning.models.split import SplitNetwork
+from gvr_lightning.variance import per_sample_variance
+
+B, C, D = 12, 5, 7
+
+
+def soft(target: Tensor) -> Tensor:
+    return F.one_hot(target, C).double() * 0.8 + 0.2 / C
+
+
+CRITERIA = {
+    "cross_entropy": F.cross_entropy,
+    "smoothed": partial(F.cross_entropy, label_smoothing=0.1),
+    "sum": partial(F.cross_entropy, reduction="sum"),
+    "weighted": partial(F.cross_entropy, weight=torch.linspace(0.5, 2, C, dtype=torch.float64)),
+    "soft": lambda z, y: F.cross_entropy(z, soft(y)),
+    "mse": lambda z, y: F.mse_loss(z, soft(y)),
+    "mse_sum": lambda z, y: F.mse_loss(z, soft(y), reduction="sum"),
+}
+
+
+def network(bias: bool) -> SplitNetwork:
+    torch.manual_seed(0)
+    early, last = nn.Sequential(nn.Linear(6, 9), nn.Tanh()), nn.Sequential(nn.Linear(9, D), nn.Tanh())
+    return SplitNetwork(early, last, nn.Linear(D, C, bias=bias)).double()
+
+
+def batch(views: int) -> tuple[list[Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = [torch.randn(B, 6, dtype=torch.float64, generator=generator) for _ in range(views)]
+    return x, torch.randint(0, C, (B,), generator=generator)
+
+
+def gradients(loss: Tensor, model: nn.Module) -> list[Tensor]:
+    found = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True, retain_graph=True)
+    return [torch.zeros_like(p) if g is None else g for p, g in zip(model.parameters(), found, strict=True)]
+
+
+def by_definition(losses: list[Tensor], params: list[Tensor]) -> Tensor:
+    """The mean over all pairs, term by term."""
+    grads = [torch.autograd.grad(loss, params, create_graph=True) for loss in losses]
+    pairs = [(u, v) for u in range(len(grads)) for v in range(u)]
+    terms = [sum((a - b).square().sum() for a, b in zip(grads[u], grads[v], strict=True)) for u, v in pairs]
+    return sum(terms) / len(terms)
+
+
+def assert_same(ours: Tensor, theirs: Tensor, model: nn.Module) -> None:
+    """Value and the gradient of every parameter, to 1e-10 of the gradient's size."""
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=0)
+    assert theirs > 0
+    for a, b in zip(gradients(ours, model), gradients(theirs, model), strict=True):
+        assert (a - b).norm() <= 1e-10 * b.norm() + 1e-16
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", CRITERIA)
+def test_closed_form_equals_double_backward(name: str, bias: bool, views: int) -> None:
+    model, (x, y), criterion = network(bias), batch(views), CRITERIA[name]
+    h = [model.backbone(v) for v in x]
+    z = [model.head(f) for f in h]
+    losses = [criterion(v, y) for v in z]
+    expected = by_definition(losses, list(model.head.parameters()))
+    assert_same(gradient_variance(losses, model.head.parameters()), expected, model)
+    assert_same(last_layer_variance(losses, z, h, bias), expected, model)
+    assert_same(GradientVariance()(model, criterion, x, y).penalty, expected, model)
+
+
+def rows_of(keys: Tensor, v: int, n: int) -> Tensor:
+    """The n rows with the smallest keys, by sorting in Python."""
+    return torch.tensor(sorted(range(B), key=lambda i: float(keys[v][i]))[:n])
+
+
+@pytest.mark.parametrize("layers", ["head", "last_stage", "all", ["backbone.early.*"]])
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("name", ["cross_entropy", "sum", "weighted"])
+def test_subsets_of_any_layers(name: str, shared: bool, layers: str | list[str]) -> None:
+    model, (x, y), criterion = network(True), batch(3), CRITERIA[name]
+    keys = torch.rand(3, B, generator=torch.Generator().manual_seed(2))
+    rows = [rows_of(keys, 0 if shared else v, 5) for v in range(3)]
+    losses = [criterion(model(v[r]), y[r]) for v, r in zip(x, rows, strict=True)]
+    prefix = {"head": ("head",), "last_stage": ("head", "backbone.last_stage"), "all": ("",)}
+    wanted = prefix.get(str(layers), ("backbone.early",))
+    expected = by_definition(losses, [p for n, p in model.named_parameters() if n.startswith(wanted)])
+    ours = GradientVariance(layers=layers, subset=5, shared=shared)(model, criterion, x, y, keys)
+    assert_same(ours.penalty, expected, model)
+
+
+def test_split_takes_each_view_on_its_own_half() -> None:
+    model, (x, y) = network(True), batch(1)
+    keys = torch.rand(1, B, generator=torch.Generator().manual_seed(2))
+    order = rows_of(keys, 0, B)
+    losses = [F.cross_entropy(model(x[0][half]), y[half]) for half in (order[: B // 2], order[B // 2 :])]
+    ours = GradientVariance(alpha=0.3, split=True)(model, F.cross_entropy, x, y, keys)
+    assert_same(ours.penalty, by_definition(losses, list(model.head.parameters())), model)
+    assert_same(ours.total, sum(losses) + 0.3 * by_definition(losses, list(model.head.parameters())), model)
+
+
+def test_split_of_a_single_row_is_its_loss() -> None:
+    model, (x, y) = network(True), batch(1)
+    ours = GradientVariance(split=True)(model, F.cross_entropy, [x[0][:1]], y[:1])
+    torch.testing.assert_close(ours.total, F.cross_entropy(model(x[0][:1]), y[:1]))
+
+
+@pytest.mark.parametrize("views", [2, 3])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("name", CRITERIA)
+def test_per_sample_equals_a_loop_over_samples(name: str, bias: bool, views: int) -> None:
+    model, (x, y), criterion = network(bias), batch(views), CRITERIA[name]
+    each = []
+    for i in range(B):
+        losses = [criterion(model(v[i : i + 1]), y[i : i + 1]) for v in x]
+        each.append(by_definition(losses, list(model.head.parameters())))
+    expected = sum(each) / B
+    assert_same(GradientVariance(per_sample=True)(model, criterion, x, y).penalty, expected, model)
+
+
+def test_per_sample_does_not_cancel_in_float32() -> None:
+    """Views that all but agree: the textbook formula |a|^2 + |b|^2 - 2 a.b loses every digit."""
+    torch.manual_seed(0)
+    z, h, y = torch.randn(B, C), 30 * torch.randn(B, D), torch.arange(B) % C
+    z2, h2 = z + 1e-5 * torch.randn(B, C), h + 1e-5 * torch.randn(B, D)
+    exact = per_sample_variance(
+        F.cross_entropy, *([t.double().requires_grad_() for t in pair] for pair in ((z, z2), (h, h2))), [y, y]
+    )
+    ours = per_sample_variance(F.cross_entropy, [z.requires_grad_(), z2.requires_grad_()], [h, h2], [y, y])
+    assert ours > 0
+    torch.testing.assert_close(ours.double(), exact, rtol=2e-2, atol=0)
+
+
+@pytest.mark.parametrize("layers", ["head", "last_stage"])
+def test_float32_under_autocast(layers: str) -> None:
+    """Half precision in the network; the penalty of what it puts out is float32's."""
+    torch.manual_seed(0)
+    model, x, y = small_cnn((1, 8, 8), 10, width=8), [torch.randn(16, 1, 8, 8) for _ in range(2)], torch.arange(16) % 10
+    gvr = GradientVariance(layers=layers)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = gvr(model, F.cross_entropy, x, y)
+        entering = [model.backbone.early(v).float() for v in x]
+    assert ours.penalty.dtype == torch.float32 and ours.logits[0].dtype == torch.float32
+    if layers == "last_stage":  # the last stage runs again, in float32
+        losses = [F.cross_entropy(model.head(model.backbone.last_stage(u)), y) for u in entering]
+        params = [*model.backbone.last_stage.parameters(), *model.head.parameters()]
+        torch.testing.assert_close(ours.penalty, by_definition(losses, params), rtol=1e-5, atol=0)
+    ours.total.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_gradient_variance_is_float32_for_half_parameters() -> None:
+    w = torch.randn(4, 3, dtype=torch.bfloat16, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = [(w @ torch.randn(3, dtype=torch.bfloat16)).square().sum() for _ in range(2)]
+    assert gradient_variance(losses, [w]).dtype == torch.float32
+
+
+def test_a_parameter_that_one_view_does_not_use_has_gradient_zero_there() -> None:
+    a, b = torch.tensor([2.0, 3.0], requires_grad=True), torch.tensor([1.0], requires_grad=True)
+    penalty = gradient_variance([a.square().sum(), a.sum() + b.sum()], [a, b])
+    torch.testing.assert_close(penalty, torch.tensor((4.0 - 1) ** 2 + (6.0 - 1) ** 2 + 1))
+
+
+def test_bad_calls_say_what_is_wrong() -> None:
+    w = torch.ones(2, requires_grad=True)
+    for losses, params, message in (
+        ([w.sum()], [w], "two views"),
+        ([w.sum(), w], [w], "scalar"),
+        ([w.sum(), w.sum()], [], "parameter"),
+        ([w.sum(), w.sum()], [torch.ones(1, requires_grad=True)], "takes part"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gradient_variance(losses, params)
