@@ -42,7 +42,7 @@ def timm_network(
         images = torch.linspace(-1, 1, 2 * image_shape[0] * image_shape[1] * image_shape[2]).reshape(2, *image_shape)
         with torch.no_grad():
             expected = net(images)
-    except (AssertionError, RuntimeError, TypeError) as error:
+    except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         shape = "x".join(map(str, image_shape))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"timm model {name!r} does not take {shape} images with options {options}: {reason}") from error
