@@ -1,0 +1,41 @@
+"""Interleaved timing: what is compared runs in turn, so that a noisy machine disturbs all alike."""
+
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def interleave(jobs: dict[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
+    """Seconds of every repetition of every job, the jobs taking turns."""
+    seconds: dict[str, list[float]] = {name: [] for name in jobs}
+    for repeat in range(warmup + repeats):
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            job()
+            if repeat >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def report(seconds: dict[str, list[float]], against: dict[str, str], unit: str = "s", scale: float = 1.0) -> None:
+    """Median and quartiles of each job, and the median of its ratios, round by round, to another job."""
+    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
+    print(f"{'':24}{'median ' + unit:>12}{'quartiles':>24}{'n':>5}   ratio (quartiles)")
+    for name, times in seconds.items():
+        low, middle, high = _quartiles([t * scale for t in times])
+        line = f"{name:24}{middle:12.4f}{f'{low:.4f} .. {high:.4f}':>24}{len(times):5}"
+        if name in against:
+            ratios = [a / b for a, b in zip(times, seconds[against[name]], strict=True)]
+            low, middle, high = _quartiles(ratios)
+            line += f"   {middle:.3f} x {against[name]} ({low:.3f} .. {high:.3f})"
+        print(line)
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) < 2:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high

@@ -1,0 +1,1 @@
+"""Where images come from: the sources, augmentation, label noise and the DataModule."""

@@ -1,0 +1,104 @@
+"""Whole-batch augmentation with its own randomness for each sample and view. Imports torch only."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gvr_lightning.data.counter_random import hash_key, uniform
+
+
+class Augmentation:
+    """Crop with zero padding, horizontal flip, normalisation and Cutout of a whole batch at once.
+
+    The order and the distributions are those of the published GVR code: black padding before the normalisation, and
+    Cutout after it, so that the square has the mean colour. A shift by up to k pixels is a crop with padding k.
+
+    Args:
+        padding: pixels of padding for the random crop.
+        flip: whether half of the images are mirrored.
+        cutout: side of the square that is cut out, 0 for none.
+        cutout_prob: how often.
+    """
+
+    def __init__(self, padding: int = 4, flip: bool = True, cutout: int = 16, cutout_prob: float = 0.5) -> None:
+        self.padding, self.flip, self.cutout, self.cutout_prob = padding, flip, cutout, cutout_prob
+
+    def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
+        """Views of the images, one for each key.
+
+        Args:
+            images: uint8 (B, C, H, W).
+            mean: (C,), of the images in [0, 1].
+            std: (C,), likewise.
+            index: (B,), each image's number in its data set.
+            keys: one a view; a view is a pure function of (image, index, key).
+
+        Returns:
+            As many float32 tensors (B, C, H, W) as there are keys.
+        """
+        u = uniform(torch.tensor(keys, device=index.device).unsqueeze(1), index, 6)  # (6, V, B)
+        views = self._crop_and_flip(images, u[:3]).float()  # bytes as long as possible: a quarter of the traffic
+        views.mul_((1 / (255 * std)).view(-1, 1, 1)).add_((-mean / std).view(-1, 1, 1))
+        if self.cutout:
+            views.mul_(self._outside(u[3:], images.shape[2], images.shape[3]).unsqueeze(2))
+        return list(views.unbind(0))
+
+    def _crop_and_flip(self, images: Tensor, u: Tensor) -> Tensor:
+        """One gather of bytes for all views: (B, C, H, W) to (V, B, C, H, W)."""
+        (B, C, H, W), V = images.shape, u.shape[1]
+        canvas = F.pad(images, [self.padding] * 4)
+        row, column = (torch.arange(n, device=u.device).expand(V, B, n) for n in (H, W))
+        if self.flip:
+            column = torch.where((u[0] < 0.5).unsqueeze(2), W - 1 - column, column)
+        top, left = (_below(draw, 2 * self.padding + 1).unsqueeze(2) for draw in u[1:])
+        pixel = ((row + top) * canvas.shape[3]).unsqueeze(3) + (column + left).unsqueeze(2)
+        index = pixel.view(V, B, 1, H * W).expand(-1, -1, C, -1)
+        return canvas.flatten(2).expand(V, -1, -1, -1).gather(3, index).view(V, B, C, H, W)
+
+    def _outside(self, u: Tensor, H: int, W: int) -> Tensor:
+        """(V, B, H, W): 0 in the square, whose corner is uniform in [-side//2, n - side//2), 1 elsewhere."""
+        inside = []
+        for draw, n in ((u[0], H), (u[1], W)):
+            offset = torch.arange(n, device=u.device) - (_below(draw, n).unsqueeze(2) - self.cutout // 2)
+            inside.append(((offset >= 0) & (offset < self.cutout)).float())
+        rows = inside[0].mul_((u[2] < self.cutout_prob).unsqueeze(2))
+        return 1 - rows.unsqueeze(3) * inside[1].unsqueeze(2)
+
+
+class PerImage:
+    """A transform of one's own, such as torchvision's v2, applied image by image, so that each gets its own draw.
+
+    Slower than :class:`Augmentation` by an order of magnitude, and as reproducible: torch's generator is seeded for
+    every image by (key, index).
+
+    Args:
+        transform: uint8 (C, H, W) -> (C, H, W), uint8 or float in [0, 1]; it may change the size, alike for all images.
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
+        self.transform = transform
+
+    def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
+        """As :meth:`Augmentation.__call__`."""
+        with torch.random.fork_rng(devices=[]):
+            return [normalise(torch.stack(self._images(images, index, key)), mean, std) for key in keys]
+
+    def _images(self, images: Tensor, index: Tensor, key: int) -> list[Tensor]:
+        out = []
+        for image, i in zip(images, index.tolist(), strict=True):
+            torch.manual_seed(hash_key(key, i))
+            out.append(self.transform(image))
+        return out
+
+
+def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """(x - mean) / std by channel; uint8 images count as 0..255, float ones as 0..1. Returns float32 (B, C, H, W)."""
+    images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    return (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+
+
+def _below(u: Tensor, n: int) -> Tensor:
+    """Integers 0..n-1 from uniform numbers; u * n may round up to n."""
+    return (u * n).long().clamp_(max=n - 1)

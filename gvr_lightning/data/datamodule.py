@@ -1,0 +1,222 @@
+"""The LightningDataModule that yields the views.
+
+Its loaders hand out sample numbers only; a batch becomes (views, target) on the training device. What a batch holds is a
+pure function of (seed, epoch, sample, view).
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+from gvr_lightning.data.augmentation import normalise
+from gvr_lightning.data.counter_random import hash_key, permutation, uniform
+from gvr_lightning.data.image_set import ImageSet, Splits
+from gvr_lightning.errors import UserError
+
+ORDER, VIEW, SUBSET, SPLIT = range(4)  # what a random number is for, so that no two uses share one
+
+
+class Batch(NamedTuple):
+    """What a task gets: V views (B, C, H, W) of the same samples, their labels (B,), and their numbers (B,)."""
+
+    views: list[Tensor]
+    target: Tensor
+    index: Tensor
+    keys: Tensor | None = None  # (V, B) random numbers, from which a penalty draws its subsets
+
+
+class IndexLoader:
+    """Batches of sample numbers, in an order that may depend on the epoch, from the batch at which a run stopped on.
+
+    Args:
+        order: () -> all sample numbers, in this epoch's order.
+        n: how many there are.
+        batch_size: the last batch may be smaller.
+        start: () -> the first batch of this epoch that is still to be done.
+    """
+
+    def __init__(self, order: Callable[[], Tensor], n: int, batch_size: int, start: Callable[[], int]) -> None:
+        self.order, self.n, self.batch_size, self.start = order, n, batch_size, start
+
+    def __len__(self) -> int:
+        return -(-self.n // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = self.order()
+        for batch in range(self.start(), len(self)):
+            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+
+class ViewsDataModule(LightningDataModule):
+    """Train, validation and test images as batches of augmented views.
+
+    The validation part is held out of the training images, by a draw that does not depend on the seed; the test images
+    are touched by ``trainer.test`` alone.
+
+    Args:
+        source: () -> :class:`Splits`.
+        augmentation: (images, mean, std, index, keys) -> views, for training.
+        views: how many a training sample yields.
+        batch_size: samples a training step.
+        seed: of the order, the augmentation and the subsets.
+        val_fraction: of the training images, held out; 0 for none.
+        max_train: train on that many of the rest only, None for all.
+        mean: of each channel in [0, 1]; None: that of the training images.
+        std: likewise.
+        eval_augmentation: the same interface, for validation and test; None: normalisation only.
+        eval_batch_size: samples a validation or test step.
+        on_device: keep all images on the training device.
+    """
+
+    def __init__(
+        self,
+        source: Callable[[], Splits],
+        augmentation: Callable[..., list[Tensor]],
+        views: int = 1,
+        batch_size: int = 128,
+        seed: int = 0,
+        val_fraction: float = 0.1,
+        max_train: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        eval_augmentation: Callable[..., list[Tensor]] | None = None,
+        eval_batch_size: int = 500,
+        on_device: bool = True,
+    ) -> None:
+        super().__init__()
+        self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
+        self.views, self.batch_size, self.eval_batch_size, self.seed = views, batch_size, eval_batch_size, seed
+        self.val_fraction, self.max_train, self.on_device = val_fraction, max_train, on_device
+        self._mean_std = (mean, std)
+        self.splits: Splits | None = None
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the images, once, and hold the validation part out.
+
+        Raises:
+            UserError: for too few images.
+        """
+        if self.splits is not None:
+            return
+        self.splits = self.source()
+        train, test = self.splits.train, self.splits.test
+        n = len(train.targets)
+        order = permutation(hash_key(SPLIT), n)
+        n_val = round(self.val_fraction * n)
+        self.val_index = order[:n_val].sort().values
+        self.train_index = order[n_val:][: self.max_train].sort().values
+        self.test_index = torch.arange(len(test.targets))
+        if len(self.train_index) < 2 or (self.val_fraction > 0 and not n_val):
+            raise UserError(f"{n} training images are too few for data.val_fraction={self.val_fraction}")
+        self.num_classes = len(self.splits.classes)
+        mean, std = self._mean_std
+        channels = train.images.shape[1]
+        moments = (None, None) if mean and std else channel_moments(train.images, self.train_index)
+        self.mean, self.std = (
+            moment if value is None else torch.tensor(value) for value, moment in zip((mean, std), moments, strict=True)
+        )
+        if not len(self.mean) == len(self.std) == channels:
+            raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels")
+        self.image_shape: tuple[int, int, int] = tuple(self._train_batch(self.train_index[:1], 0).views[0].shape[1:])
+        self._device_images: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def train_dataloader(self) -> IndexLoader:
+        """All training samples in the epoch's own order."""
+
+        def order() -> Tensor:
+            key = hash_key(ORDER, self.seed, self._trainer.current_epoch)
+            return self.train_index[permutation(key, len(self.train_index))]
+
+        def start() -> int:
+            return self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
+
+        return IndexLoader(order, len(self.train_index), self.batch_size, start)
+
+    def val_dataloader(self) -> IndexLoader | list[Any]:
+        """The held-out training samples, in order; nothing without any."""
+        return self._in_order(self.val_index) if len(self.val_index) else []
+
+    def test_dataloader(self) -> IndexLoader:
+        """The test samples, in order."""
+        return self._in_order(self.test_index)
+
+    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Batch:
+        """Sample numbers (B,), on the training device, to a batch."""
+        if self._trainer.training:
+            return self._train_batch(batch, self._trainer.current_epoch)
+        return self._eval_batch(batch, self._splits.test if self._trainer.testing else self._splits.train)
+
+    def _train_batch(self, index: Tensor, epoch: int) -> Batch:
+        images, target = self._take(self._splits.train, index)
+        keys = [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        views = self.augmentation(images, mean, std, index, keys)
+        return Batch(views, target, index, uniform(hash_key(SUBSET, self.seed, epoch), index, self.views))
+
+    def _eval_batch(self, index: Tensor, images_of: ImageSet) -> Batch:
+        images, target = self._take(images_of, index)
+        mean, std = self.mean.to(images.device), self.std.to(images.device)
+        if self.eval_augmentation is not None:
+            return Batch(self.eval_augmentation(images, mean, std, index, [0]), target, index)
+        return Batch([normalise(images, mean, std)], target, index)
+
+    def _take(self, images_of: ImageSet, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Rows of a set, on the index's device; the whole set stays there if it may."""
+        if index.device.type == "cpu" or not self.on_device:
+            at = index.cpu()
+            return images_of.images[at].to(index.device), images_of.targets[at].to(index.device)
+        if id(images_of) not in self._device_images:
+            moved = images_of.images.to(index.device), images_of.targets.to(index.device)
+            self._device_images[id(images_of)] = moved
+        images, targets = self._device_images[id(images_of)]
+        return images[index], targets[index]
+
+    def _in_order(self, index: Tensor) -> IndexLoader:
+        return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint remembers of the data."""
+        return {"data_hash": self.data_hash}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to go on with other images.
+
+        Raises:
+            UserError: if the data set's content has changed.
+        """
+        if state_dict["data_hash"] != self.data_hash:
+            raise UserError("the data set is not the one that this run was started with: its content differs")
+
+    @property
+    def data_hash(self) -> str:
+        """The sha256 of the data set's content."""
+        return self._splits.hash
+
+    @property
+    def _splits(self) -> Splits:
+        assert self.splits is not None, "setup() comes first"
+        return self.splits
+
+    @property
+    def _trainer(self) -> Any:
+        return self.trainer
+
+
+def channel_moments(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel in [0, 1], float32 (C,), exact whatever the number of pixels.
+
+    From counts of the 256 levels; a constant channel has standard deviation 1, so that it can be divided by.
+    """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for rows in index.split(4096):
+        part = images[rows]
+        for c in range(images.shape[1]):
+            counts[c] += torch.bincount(part[:, c].flatten(), minlength=256)
+    level = torch.arange(256, dtype=torch.float64) / 255
+    weight = counts / counts.sum(1, keepdim=True)
+    mean = weight @ level
+    std = (weight @ level.square() - mean.square()).clamp(min=0).sqrt()
+    return mean.float(), torch.where(std > 0, std, torch.ones_like(std)).float()

@@ -1,0 +1,150 @@
+"""Decodes image files in parallel into one array."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+
+from gvr_lightning.errors import UserError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+T = TypeVar("T")
+_CHUNK = 64  # files a thread takes at a time
+
+
+def decode_image(path: Path, channels: int, image_size: int | None) -> np.ndarray:
+    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to that square."""
+    from PIL import Image, ImageOps
+
+    with Image.open(path) as file:
+        image: Image.Image = file
+        if file.getexif().get(0x0112, 1) != 1:  # the orientation
+            image = ImageOps.exif_transpose(file)
+        image = _to_mode(image, "RGB" if channels == 3 else "L")
+        image.load()
+    if image_size is not None and image.size != (image_size, image_size):
+        image = _resize_and_crop(image, image_size)
+    return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
+
+
+def _to_mode(image: "Image.Image", mode: str) -> "Image.Image":
+    """Convert to 8-bit RGB or L. Pillow alone would clip deeper grey to white; transparency is dropped."""
+    from PIL import Image
+
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers, their range is unknown")
+    if image.mode.startswith("I"):
+        pixels = np.asarray(image)
+        if pixels.min() < 0 or pixels.max() > 65535:
+            raise ValueError("its pixels have more than 16 bits")
+        image = Image.fromarray((pixels >> 8).astype(np.uint8))
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, Pillow warns
+    return image.convert(mode) if image.mode != mode else image
+
+
+def _resize_and_crop(image: "Image.Image", size: int) -> "Image.Image":
+    """The shorter side becomes ``size`` (bilinear, antialiased), then the central square is cut out."""
+    from PIL import Image
+
+    width, height = (size * side // min(image.size) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def first_readable(paths: Sequence[Path], channels: int) -> tuple[Path, tuple[int, ...]]:
+    """The first file that can be decoded, and its shape (C, H, W)."""
+    for path in paths:
+        with suppress(Exception):  # `decode_all` names it
+            return path, decode_image(path, channels, None).shape
+    raise UserError(_broken_line(f"{paths[0]} cannot be decoded", len(paths) - 1))
+
+
+def decode_all(paths: Sequence[Path], out: np.ndarray, image_size: int | None, workers: int | None) -> None:
+    """Decode every file into ``out``, uint8 (N, C, H, W).
+
+    Raises `UserError` at the end for files that cannot be decoded (the first is named, the others are counted), and at
+    once for one of another size than ``out``.
+    """
+
+    def decode_some(chunk: range) -> list[str]:
+        broken = []
+        for i in chunk:
+            try:
+                pixels = decode_image(paths[i], out.shape[1], image_size)
+            except Exception as error:  # on damaged files Pillow raises nearly anything
+                broken.append(f"{paths[i]} cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})")
+                continue
+            if pixels.shape != out.shape[1:]:
+                raise UserError(_sizes_line(paths, paths[i], pixels.shape))
+            out[i] = pixels
+        return broken
+
+    broken = [line for lines in in_chunks("decoding", paths, decode_some, workers) for line in lines]
+    if broken:
+        raise UserError(_broken_line(broken[0], len(broken) - 1))
+
+
+def _broken_line(first: str, others: int) -> str:
+    more = f", nor can {others} other image{'s' if others > 1 else ''}" if others else ""
+    return f"{first}{more}: replace or remove what is broken"
+
+
+def _sizes_line(paths: Sequence[Path], path: Path, shape: tuple[int, ...]) -> str:
+    first, expected = first_readable(paths, shape[0])
+    sizes = f"{first} is {expected[2]}x{expected[1]}, {path} is {shape[2]}x{shape[1]}"
+    return f"the images differ in size ({sizes}): set data.image_size"
+
+
+def in_chunks(label: str, paths: Sequence[Path], work: Callable[[range], T], workers: int | None) -> list[T]:
+    """The results, in order, of ``work`` on consecutive ranges of the paths' indices, in threads; with a progress bar.
+
+    Threads, not processes: decoding releases the interpreter for all but the smallest images, a forked process may not
+    hold a GPU, and a spawned one imports torch first.
+    """
+    chunks = [range(len(paths))[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    pool = ThreadPoolExecutor(workers or _cores())
+    results = []
+    try:
+        with _bar(label, len(paths)) as advance:
+            for chunk, result in zip(chunks, pool.map(work, chunks), strict=True):
+                results.append(result)
+                advance(len(chunk))
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error, do not go through the rest first
+    return results
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _bar(label: str, count: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, to be told of each chunk's length; one plain line if stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        print(f"{label} {count} images", file=sys.stderr)
+    rate = TextColumn("{task.fields[rate]:.0f} images/s")
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(label, total=count, rate=0.0)
+        start = time.monotonic()
+
+        def advance(length: int) -> None:
+            done = progress.tasks[0].completed + length
+            progress.update(task, completed=done, rate=done / max(time.monotonic() - start, 1e-9))
+
+        yield advance

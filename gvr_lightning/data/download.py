@@ -1,0 +1,119 @@
+"""A download that shows where it is, goes on where it stopped, and is checked."""
+
+import errno
+import hashlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from http.client import HTTPException
+from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import Request, urlopen
+
+from gvr_lightning.errors import UserError
+
+_CHUNK = 1 << 16
+_TIMEOUT = 10.0  # seconds to connect, and without a byte
+
+
+def download(url: str, path: Path, md5: str) -> None:
+    """Fetch ``url`` into the file ``path``, by way of ``path.part``; a ``path`` that exists is left as it is.
+
+    An interrupted download leaves the part, and the next call goes on from there. Raises `UserError` without a network,
+    on a full disk, and on a wrong checksum (the part is deleted then).
+    """
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _alone(path.parent):
+            if path.exists():  # another process fetched it while this one waited
+                return
+            _fetch_all(url, part)
+            if _md5(part) != md5:
+                part.unlink()
+                raise UserError(f"the download of {url} is damaged (wrong md5) and was deleted: start again")
+            os.replace(part, path)
+    except (OSError, HTTPException) as error:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"no space left for {part}: free some and start again, it goes on from there") from error
+        reason = error.reason if isinstance(error, URLError) else error
+        raise UserError(f"cannot download {url} to {path}: {reason}") from error
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let one process at a time download into a folder: two that append to one part would spoil it."""
+    handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
+    try:
+        if handle is not None:
+            import fcntl
+
+            with suppress(OSError):  # some network file systems lock no folders
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def _fetch_all(url: str, part: Path) -> None:
+    """Fetch, and again after a lost connection, as long as each attempt gets further than the one before."""
+    while True:
+        before = _size(part)
+        try:
+            return _fetch(url, part)
+        except (TimeoutError, ConnectionError):
+            if _size(part) <= before:
+                raise
+
+
+def _fetch(url: str, part: Path) -> None:
+    """Append to ``part`` what it lacks, or fetch all of it from a server that does not know ranges."""
+    have = _size(part)
+    request = Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urlopen(request, timeout=_TIMEOUT)
+    except HTTPError as error:
+        error.close()
+        if error.code == 416:  # nothing after the part's end: it is whole, or the checksum will tell
+            return
+        raise
+    with response:
+        have = have if response.status == 206 else 0
+        length = response.headers["Content-Length"]
+        total = have + int(length) if length else None
+        with open(part, "ab" if have else "wb") as file, _bar(part, have, total) as advance:
+            for chunk in iter(lambda: response.read(_CHUNK), b""):
+                file.write(chunk)
+                advance(len(chunk))
+    if total is not None and _size(part) < total:
+        raise ConnectionError(f"the connection was lost after {_size(part)} of {total} bytes")
+
+
+@contextmanager
+def _bar(part: Path, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr, to be told of each chunk's size; one plain line if stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        size = f"{total / 1e6:.1f} MB" if total is not None else "of unknown size"
+        print(f"downloading {part.stem} ({size}, {have / 1e6:.1f} MB there already) to {part.parent}", file=sys.stderr)
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(part.stem, total=total, completed=have)
+        yield lambda size: progress.advance(task, size)
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _md5(path: Path) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(1 << 20), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
