@@ -1,0 +1,167 @@
+"""Views: what they are made of, and what they depend on."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from gvr_lightning.data.augmentation import Augmentation, PerImage, normalise
+from gvr_lightning.data.counter_random import hash_key, permutation, uniform
+from gvr_lightning.data.datamodule import IndexLoader, ViewsDataModule, channel_moments
+from gvr_lightning.data.digits import Digits
+from gvr_lightning.data.image_set import ImageSet, Splits
+from gvr_lightning.errors import UserError
+
+MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
+
+
+def images(n: int = 64, side: int = 12) -> Tensor:
+    return torch.randint(1, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+
+
+def augment(x: Tensor, keys: list[int], index: Tensor | None = None, **options: object) -> list[Tensor]:
+    settings = {"padding": 2, "flip": True, "cutout": 5, "cutout_prob": 0.5} | options
+    index = torch.arange(len(x)) if index is None else index
+    return Augmentation(**settings)(x, MEAN, STD, index, keys)  # type: ignore[arg-type]
+
+
+def crops(image: Tensor, padding: int) -> list[Tensor]:
+    """Every crop of the zero-padded image and of its mirror image, by slicing."""
+    side = image.shape[-1]
+    padded = torch.zeros(3, side + 2 * padding, side + 2 * padding, dtype=image.dtype)
+    padded[:, padding : padding + side, padding : padding + side] = image
+    both = (padded, padded.flip(2))
+    return [p[:, y : y + side, x : x + side] for p in both for y in range(2 * padding + 1) for x in range(2 * padding + 1)]
+
+
+def test_a_view_is_a_normalised_crop_or_its_mirror_image() -> None:
+    x = images()
+    seen = set()
+    for image, view in zip(x, augment(x, [7], cutout=0)[0], strict=True):
+        candidates = normalise(torch.stack(crops(image, 2)), MEAN, STD)
+        distance = (candidates - view).abs().amax((1, 2, 3))
+        assert distance.min() < 1e-5
+        seen.add(int(distance.argmin()))
+    assert len(seen) > 30  # of 50, by 64 samples: each has its own draw
+
+
+def test_cutout_is_a_square_of_the_mean_colour() -> None:
+    x = images(400)
+    with_hole, without = augment(x, [3])[0], augment(x, [3], cutout=0)[0]
+    changed = (with_hole != without).any(1)
+    cut = changed.flatten(1).any(1)
+    assert 0.4 < cut.float().mean() < 0.6
+    assert (with_hole[changed.unsqueeze(1).expand_as(with_hole)] == 0).all()
+    for hole in changed[cut]:
+        rows, columns = hole.any(1).nonzero().flatten(), hole.any(0).nonzero().flatten()
+        assert len(rows) <= 5 and len(columns) <= 5
+        assert hole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    sizes = changed[cut].any(2).sum(1)
+    # the corner is uniform in [-2, 12 - 2): rows 3, 4, 5 x 6, 4, 3, (2) long
+    expected = sum(min(12, first + 5) - max(0, first) for first in range(-2, 10)) / 12
+    assert sizes.float().mean() == pytest.approx(expected, abs=0.25)
+
+
+def test_draws_are_uniform() -> None:
+    x = torch.zeros(20000, 1, 3, 3, dtype=torch.uint8)
+    x[:, 0, 1, 1] = 255
+    aug = Augmentation(padding=1, flip=False, cutout=0)
+    view = aug(x, torch.zeros(1), torch.ones(1), torch.arange(20000), [5])[0]
+    frequency = view.mean(0).flatten()
+    torch.testing.assert_close(frequency, torch.full((9,), 1 / 9), atol=0.01, rtol=0)
+
+
+def test_a_view_depends_on_its_sample_and_its_key_alone() -> None:
+    x, index = images(), torch.arange(64) * 17 + 3
+    view1, view2 = augment(x, [1, 2], index)
+    assert (view1 != view2).flatten(1).any(1).float().mean() > 0.9
+    order = torch.randperm(64, generator=torch.Generator().manual_seed(1))[:10]
+    again = augment(x[order], [2], index[order])[0]
+    assert torch.equal(again, view2[order])
+
+
+def test_random_numbers_are_uniform_and_do_not_repeat() -> None:
+    u = uniform(hash_key(1, 2), torch.arange(100_000), 3)
+    assert u.min() >= 0 and u.max() < 1
+    for row in u:
+        counts = torch.histc(row, 20, 0, 1)
+        assert ((counts - 5000).square() / 5000).sum() < 50  # chi-square, 19 degrees of freedom: p < 1e-4
+    assert torch.corrcoef(torch.cat([u, uniform(hash_key(2, 1), torch.arange(100_000), 1)])).fill_diagonal_(0).abs().max() < 0.02
+    many = uniform(torch.tensor([[hash_key(1, 2)], [9]]), torch.arange(100), 3)
+    assert torch.equal(many[:, 0], u[:, :100]) and not torch.equal(many[:, 1], u[:, :100])
+    assert len({hash_key(a, b) for a in range(50) for b in range(50)}) == 2500
+    assert sorted(permutation(3, 50).tolist()) == list(range(50))
+
+
+def test_a_transform_of_ones_own_gets_a_draw_for_each_image() -> None:
+    from torchvision.transforms import v2
+
+    x, index = images(16), torch.arange(16)
+    per_image = PerImage(v2.Compose([v2.RandomCrop(12, padding=2), v2.RandomHorizontalFlip()]))
+    state = torch.random.get_rng_state()
+    view = per_image(x, MEAN, STD, index, [4])[0]
+    assert torch.equal(state, torch.random.get_rng_state())
+    same = torch.equal(view[1:], per_image(x[1:], MEAN, STD, index[1:], [4])[0])
+    assert same and not torch.equal(view, per_image(x, MEAN, STD, index, [5])[0])
+    found = []
+    for image, got in zip(x, view, strict=True):
+        distance = (normalise(torch.stack(crops(image, 2)), MEAN, STD) - got).abs().amax((1, 2, 3))
+        assert distance.min() < 1e-5
+        found.append(int(distance.argmin()))
+    assert len(set(found)) > 8
+
+
+def test_channel_moments_are_those_of_the_chosen_images() -> None:
+    x, index = images(50), torch.arange(0, 50, 3)
+    mean, std = channel_moments(x, index)
+    chosen = x[index].double() / 255
+    torch.testing.assert_close(mean.double(), chosen.mean((0, 2, 3)), rtol=1e-6, atol=0)
+    torch.testing.assert_close(std.double(), chosen.std((0, 2, 3), correction=0), rtol=1e-6, atol=0)
+    assert channel_moments(torch.zeros(3, 1, 2, 2, dtype=torch.uint8), torch.arange(3))[1] == 1
+
+
+def module(**options: object) -> ViewsDataModule:
+    data = ViewsDataModule(Digits(), Augmentation(1, False, 0), views=2, **options)  # type: ignore[arg-type]
+    data.setup()
+    return data
+
+
+def test_validation_is_held_out_of_train_whatever_the_seed() -> None:
+    data, other = module(seed=0), module(seed=1)
+    assert len(data.train_index) + len(data.val_index) == 1437 and len(data.val_index) == 144
+    assert not set(data.train_index.tolist()) & set(data.val_index.tolist())
+    assert torch.equal(data.val_index, other.val_index)
+    assert data.image_shape == (1, 8, 8) and data.num_classes == 10
+    assert len(module(max_train=100).train_index) == 100
+    assert module(val_fraction=0.0).val_dataloader() == []
+
+
+def test_batches_are_pure_functions_of_seed_epoch_and_sample() -> None:
+    data, index = module(seed=3), torch.tensor([5, 900, 17])
+    batch = data._train_batch(index, epoch=4)
+    again = module(seed=3)._train_batch(index.flip(0), epoch=4)
+    for a, b in zip(batch.views, again.views, strict=True):
+        assert torch.equal(a, b.flip(0))
+    assert batch.keys is not None and again.keys is not None
+    assert torch.equal(batch.keys, again.keys.flip(1)) and batch.keys.shape == (2, 3)
+    assert not torch.equal(batch.views[0], batch.views[1])
+    assert not torch.equal(batch.views[0], data._train_batch(index, epoch=5).views[0])
+    assert not torch.equal(batch.views[0], module(seed=4)._train_batch(index, epoch=4).views[0])
+    assert torch.equal(batch.target, data.splits.train.targets[index])  # type: ignore[union-attr]
+
+
+def test_the_loader_goes_on_where_a_run_stopped() -> None:
+    whole = list(IndexLoader(lambda: torch.arange(10), 10, 4, lambda: 0))
+    rest = list(IndexLoader(lambda: torch.arange(10), 10, 4, lambda: 1))
+    assert [b.tolist() for b in whole] == [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]
+    assert [b.tolist() for b in rest] == [b.tolist() for b in whole[1:]]
+
+
+def test_too_few_images_and_wrong_moments_are_refused() -> None:
+    tiny = ImageSet(torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64))
+    splits = Splits(tiny, tiny, ("a",), "")
+    with pytest.raises(UserError, match="too few"):
+        ViewsDataModule(lambda: splits, Augmentation(0, False, 0), val_fraction=0.1).setup()
+    with pytest.raises(UserError, match="3 channels"):
+        ViewsDataModule(
+            lambda: splits, Augmentation(0, False, 0), val_fraction=0, mean=[0.5], std=[0.5]
+        ).setup()
