@@ -1,0 +1,1 @@
+"""What is trained: a task joins model, penalty, optimizer and schedule."""

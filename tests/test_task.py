@@ -1,0 +1,226 @@
+"""Where loss, penalty, optimizer, clipping and schedule meet: the order, step by step."""
+
+import math
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
+from torch import nn
+
+from gvr_lightning import AGR, GradientVariance
+from gvr_lightning.data.augmentation import Augmentation
+from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.data.image_set import ImageSet, Splits
+from gvr_lightning.errors import TrainingError, UserError
+from gvr_lightning.models.resnet import resnet
+from gvr_lightning.models.small_cnn import small_cnn
+from gvr_lightning.optim import agr, schedules
+from gvr_lightning.regularizers import NoPenalty
+from gvr_lightning.tasks.base import RunningMeans
+from gvr_lightning.tasks.classification import ClassificationTask
+
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
+
+
+def data(n: int = 48, batch_size: int = 16, views: int = 2) -> ViewsDataModule:
+    g = torch.Generator().manual_seed(0)
+    train = ImageSet(torch.randint(0, 256, (n, 1, 8, 8), generator=g).to(torch.uint8), torch.arange(n) % 4)
+    splits = Splits(train, ImageSet(train.images[:8], train.targets[:8]), ("a", "b", "c", "d"), "")
+    module = ViewsDataModule(lambda: splits, Augmentation(1, False, 0), views, batch_size, val_fraction=0.0)
+    module.setup()
+    return module
+
+
+def task(model: nn.Module | None = None, **options: Any) -> ClassificationTask:
+    torch.manual_seed(0)
+    settings = {"penalty": GradientVariance(0.1), "optimizer": SGD, "schedule": schedules.constant} | options
+    return ClassificationTask(model=model or small_cnn((1, 8, 8), 4, width=8), num_classes=4, **settings)
+
+
+def fit(module: ClassificationTask, source: ViewsDataModule, tmp_path: Path, **options: Any) -> Trainer:
+    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
+    trainer = Trainer(
+        **settings, default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0
+    )
+    trainer.fit(module, source)
+    return trainer
+
+
+def plain_loop(module: ClassificationTask, source: ViewsDataModule, change_gradients: Any = lambda params: None) -> nn.Module:
+    """The same training without Lightning: the order is the documented one, by hand."""
+    model, optimizer = module.model, SGD(module.model.parameters())
+    here = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0))))
+    for epoch in range(2):
+        source.trainer = SimpleNamespace(current_epoch=epoch, fit_loop=here)  # type: ignore[assignment]
+        for index in source.train_dataloader():
+            batch = source._train_batch(index, epoch)
+            optimizer.zero_grad()
+            module.penalty(model, F.cross_entropy, batch.views, batch.target, batch.keys).total.backward()
+            change_gradients(list(model.parameters()))
+            optimizer.step()
+    return model
+
+
+def assert_equal(ours: nn.Module, theirs: nn.Module, tolerance: float = 1e-6) -> None:
+    for (name, a), b in zip(ours.state_dict().items(), theirs.state_dict().values(), strict=True):
+        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance, msg=name)
+
+
+def clip_then_agr(params: list[nn.Parameter]) -> None:
+    nn.utils.clip_grad_norm_(params, 0.05)
+    for p in params:
+        if p.grad is not None and p.numel() > 1:
+            p.grad *= 1 - p.grad.abs() / p.grad.abs().sum()
+
+
+def agr_then_clip(params: list[nn.Parameter]) -> None:
+    for p in params:
+        p.grad *= 1 - p.grad.abs() / p.grad.abs().sum()
+    nn.utils.clip_grad_norm_(params, 0.05)
+
+
+def test_lightning_adds_nothing_to_the_plain_loop(tmp_path: Path) -> None:
+    ours = task()
+    trainer = fit(ours, data(), tmp_path)
+    assert trainer.global_step == 6
+    assert_equal(ours.model, plain_loop(task(), data()))
+
+
+def test_clipping_comes_before_agr(tmp_path: Path) -> None:
+    ours = task(wrap=AGR, clip_norm=0.05)
+    fit(ours, data(), tmp_path)
+    assert_equal(ours.model, plain_loop(task(), data(), clip_then_agr))
+    with pytest.raises(AssertionError):  # the order matters, so the test can tell
+        assert_equal(ours.model, plain_loop(task(), data(), agr_then_clip))
+
+
+def test_clipping_by_value(tmp_path: Path) -> None:
+    ours = task(clip_value=1e-3)
+    fit(ours, data(), tmp_path)
+    assert_equal(ours.model, plain_loop(task(), data(), lambda params: nn.utils.clip_grad_value_(params, 1e-3)))
+
+
+def test_accumulation_is_the_whole_batch_s_gradient(tmp_path: Path) -> None:
+    """Uneven micro-batches too: 16 by 3, and a last batch of 2 by 2."""
+    runs = [task(penalty=NoPenalty(), accumulate=n) for n in (1, 3)]
+    trainers = [fit(run, data(50), tmp_path) for run in runs]
+    assert [t.global_step for t in trainers] == [8, 8]
+    assert_equal(runs[0].model, runs[1].model, 1e-5)
+
+
+def test_agr_comes_once_after_accumulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    original = agr.agr_
+    monkeypatch.setattr(agr, "agr_", lambda grads: (calls.append(1), original(grads))[1])
+    runs = [task(penalty=NoPenalty(), wrap=AGR, accumulate=n) for n in (1, 4)]
+    for run in runs:
+        fit(run, data(), tmp_path)
+    assert len(calls) == 12
+    assert_equal(runs[0].model, runs[1].model, 1e-5)
+
+
+def test_a_transform_that_zeroes_every_gradient_leaves_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(agr, "agr_", lambda grads: [g.zero_() for g in grads])
+    ours = task(wrap=AGR)
+    fit(ours, data(), tmp_path)
+    assert_equal(ours.model, task().model, 0.0)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "64-true"])
+def test_precisions(tmp_path: Path, precision: str) -> None:
+    """fp16 with its scaler on the CPU: unscaled before clipping, so the result is float32's but for rounding."""
+    options: dict[str, Any] = {"precision": precision}
+    if precision == "16-mixed":
+        options = {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=1024.0))]}
+    ours, exact = (task(wrap=AGR, clip_norm=0.5) for _ in range(2))
+    trainer = fit(ours, data(), tmp_path, **options)
+    fit(exact, data(), tmp_path)
+    assert trainer.global_step == 6
+    start, end, close = (
+        torch.cat([p.detach().float().flatten() for p in m.model.parameters()]) for m in (task(), exact, ours)
+    )
+    assert (close - end).norm() < 0.25 * (end - start).norm()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at every input's
+@pytest.mark.parametrize("penalty", [{"layers": "head"}, {"layers": "last_stage", "subset": 4, "shared": True}])
+def test_a_compiled_backbone_trains_as_the_eager_one(tmp_path: Path, penalty: dict[str, Any]) -> None:
+    torch._dynamo.reset()
+    runs = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        model = resnet((1, 8, 8), 4, [4, 4], 1)
+        if compiled:  # the eager backend: what is tested is the graph, and the code generator takes a minute
+            model.compile_backbone = lambda m=model: [part.compile(backend="aot_eager") for part in m.backbone]  # type: ignore[method-assign]
+        runs.append(task(model, penalty=GradientVariance(0.1, **penalty), compile=compiled))
+        fit(runs[-1], data(), tmp_path)
+    assert_equal(runs[0].model, runs[1].model, 1e-4)
+
+
+def test_compile_and_double_backward_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="compile"):
+        task(penalty=GradientVariance(layers="all"), compile=True)
+    with pytest.raises(UserError, match="clip"):
+        task(clip_norm=1.0, clip_value=1.0)
+
+
+class Rates(Callback):
+    """The learning rate of every update."""
+
+    def __init__(self) -> None:
+        self.lr: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        self.lr.append(optimizer.param_groups[0]["lr"])
+
+
+def half_cosine(t: float, T: float) -> float:
+    return 0.05 * (1 + math.cos(math.pi * t / T))
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (schedules.constant, [0.1] * 12),
+        (schedules.cosine, [half_cosine(t // 3, 4) for t in range(12)]),
+        (partial(schedules.cosine, interval="step"), [half_cosine(t, 12) for t in range(12)]),
+        (partial(schedules.warmup, warmup_steps=5), [0.1 * min(1, (t + 1) / 5) for t in range(12)]),
+        (
+            partial(schedules.warmup, warmup_steps=4, cosine=True),
+            [0.1 * (t + 1) / 4 if t < 4 else half_cosine(t - 4, 8) for t in range(12)],
+        ),
+    ],
+)
+@pytest.mark.parametrize("wrap", [None, AGR])
+def test_schedules_count_updates_or_epochs(tmp_path: Path, schedule: Any, expected: list[float], wrap: Any) -> None:
+    rates = Rates()
+    fit(task(schedule=schedule, wrap=wrap, accumulate=2), data(), tmp_path, max_epochs=4, callbacks=[rates])
+    assert rates.lr == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("epochs", [1, 4])
+def test_onecycle_peaks_at_the_learning_rate(tmp_path: Path, epochs: int) -> None:
+    rates = Rates()
+    fit(task(schedule=schedules.onecycle), data(), tmp_path, max_epochs=epochs, callbacks=[rates])
+    assert max(rates.lr) == pytest.approx(0.1, rel=0.02) and rates.lr[0] < 0.01 and rates.lr[-1] < 0.01
+
+
+def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path: Path) -> None:
+    ours = task(optimizer=partial(torch.optim.SGD, lr=1e20))
+    with pytest.raises(TrainingError, match=r"step 1 .*penalty .*alpha 0.1.*lower lr \(now 1e\+20\)"):
+        fit(ours, data(), tmp_path)
+
+
+def test_running_means_weigh_samples() -> None:
+    means = RunningMeans()
+    means.add({"a": torch.tensor(1.0)}, 3)
+    means.add({"a": torch.tensor(5.0)}, 1)
+    assert means.compute() == {"a": 2.0}
+    means.reset()
+    assert means.compute() == {}
