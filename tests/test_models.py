@@ -23,8 +23,8 @@ def build(name: str) -> SplitNetwork:
         "small_cnn": lambda: small_cnn(shape, 5, width=8),
         "resnet": lambda: resnet(shape, 5, [4, 8, 8], 1),
         "wide_resnet": lambda: wide_resnet(shape, 5, depth=10, widen=1),
-        "vit": lambda: timm_network(shape, 5, "vit_tiny_patch16_224", **VIT),
-        "convnext": lambda: timm_network((3, 32, 32), 5, "convnext_atto", **CONVNEXT),
+        "vit": lambda: timm_network(shape, 5, "vit_tiny_patch16_224", options=VIT),
+        "convnext": lambda: timm_network((3, 32, 32), 5, "convnext_atto", options=CONVNEXT),
         "uncut": lambda: timm_network((3, 32, 32), 5, "mobilenetv3_small_050"),
     }[name]()
 
@@ -128,4 +128,4 @@ def test_bad_timm_settings_say_what_is_wrong() -> None:
         ("deit_tiny_distilled_patch16_224", {"img_size": 8, "patch_size": 4}, "one classifier"),
     ):
         with pytest.raises(ValueError, match=message):
-            timm_network((3, 8, 8), 5, name, **options)
+            timm_network((3, 8, 8), 5, name, options=options)

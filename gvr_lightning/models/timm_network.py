@@ -1,6 +1,7 @@
 """Any timm network, cut before its last stage and before its classifier."""
 
 import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,11 @@ HEAD = ("global_pool", "attn_pool", "fc_norm", "head_drop", "head", "fc", "class
 
 
 def timm_network(
-    image_shape: tuple[int, int, int], num_classes: int, name: str, pretrained: bool = False, **options: Any
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    name: str,
+    pretrained: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> SplitNetwork:
     """``timm.create_model(name, ...)`` as a split network.
 
@@ -26,13 +31,15 @@ def timm_network(
         num_classes: logits.
         name: any name that timm knows.
         pretrained: whether to load (download) timm's weights.
-        **options: further arguments of ``timm.create_model``, such as img_size.
+        options: further arguments of ``timm.create_model``, such as img_size.
 
     Raises:
         ValueError: for a name that timm does not know (with near ones), images that the network does not take, or a
             network whose logits are not one layer's output.
     """
     import timm
+
+    options = dict(options or {})
 
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]

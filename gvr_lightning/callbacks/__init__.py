@@ -1,0 +1,1 @@
+"""What happens round the training: checkpoints, interruption, progress, diagnostics."""

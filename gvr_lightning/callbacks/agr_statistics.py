@@ -1,0 +1,22 @@
+"""How much AGR changes, by tensor size."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+
+from gvr_lightning.optim.agr import AGR, agr_statistics
+
+
+class AGRStatistics(Callback):
+    """Logs the mean and the largest coefficient |g| / sum|g| by tensor size, every ``log_every_n_steps`` updates.
+
+    Before the update: the gradients are what AGR is about to change. Does nothing without AGR.
+    """
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        """Every ``log_every_n_steps`` updates, so that no other update waits for the device."""
+        if not isinstance(optimizer, AGR) or (trainer.global_step + 1) % trainer.log_every_n_steps:
+            return
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        row = {f"agr/{name}": float(value) for name, value in agr_statistics(grads).items()}
+        for logger in trainer.loggers:
+            logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step + 1)

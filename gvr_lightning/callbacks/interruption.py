@@ -1,0 +1,75 @@
+"""Ctrl-C and SIGTERM: finish the update, save, leave."""
+
+import signal
+import sys
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from gvr_lightning.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Interruption(Callback):
+    """Turns the first signal into a checkpoint after the update (or the epoch's validation) that is under way.
+
+    A second signal stops at once. Outside of training a signal stops at once too: then the last checkpoint holds all.
+
+    Args:
+        checkpoint: where to save.
+    """
+
+    def __init__(self, checkpoint: Path) -> None:
+        self.checkpoint = checkpoint
+        self.signum: int | None = None
+        self.training = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interruption":
+        if threading.current_thread() is threading.main_thread():
+            self._before = {s: signal.getsignal(s) for s in SIGNALS}
+            self._install()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for signum, handler in self._before.items():
+            signal.signal(signum, handler)
+
+    def _install(self) -> None:
+        for signum in self._before:
+            signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.signum is not None or not self.training:
+            raise Interrupted(signum)
+        self.signum = signum
+        print("stopping after this step (again to stop at once) ...", file=sys.stderr)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """From here on a signal waits for a place where the state is whole.
+
+        Lightning has put its own SIGTERM handler before this one, which would stop before the epoch's end is saved.
+        """
+        self._install()
+        self.training = True
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Such a place, except before the epoch's validation, which belongs to the last batch."""
+        if self.signum is not None and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            trainer.save_checkpoint(self.checkpoint)
+            raise Interrupted(self.signum)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The epoch before has been saved."""
+        if self.signum is not None:
+            raise Interrupted(self.signum)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """All is saved."""
+        self.training = False
+        if self.signum is not None:
+            raise Interrupted(self.signum)

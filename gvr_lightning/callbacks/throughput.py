@@ -1,0 +1,76 @@
+"""How long training took and how many images it saw: what a fair comparison is made of."""
+
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Counts training time (validation and checkpoints excluded) and images (samples times views), over resumes too."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.samples = 0
+        self.images = 0
+        self._since: float | None = None
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far."""
+        return self.seconds + (time.perf_counter() - self._since if self._since is not None else 0.0)
+
+    @property
+    def images_per_second(self) -> float:
+        """Images over seconds so far."""
+        return self.images / self.elapsed if self.elapsed else 0.0
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json tells of it."""
+        rate = round(self.images_per_second, 1)
+        return {"seconds": round(self.elapsed, 3), "images_per_second": rate, "images": self.images, "samples": self.samples}
+
+    def state_dict(self) -> dict[str, Any]:
+        """The counts so far."""
+        return {"seconds": self.elapsed, "samples": self.samples, "images": self.images}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on counting."""
+        self.seconds, self.samples, self.images = (state_dict[k] for k in ("seconds", "samples", "images"))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; a run resumed within an epoch has no start of the epoch."""
+        self._start()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._start()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+        """Count the batch."""
+        self.samples += len(batch.target)
+        self.images += len(batch.target) * len(batch.views)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
+        self._stop(pl_module.device)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock, and put the counts into the epoch's row."""
+        self._stop(pl_module.device)
+        pl_module.row |= {"train/seconds": self.seconds, "train/images": self.images}  # type: ignore[operator]
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Stop the clock."""
+        self._stop(pl_module.device)
+
+    def _start(self) -> None:
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def _stop(self, device: torch.device) -> None:
+        if self._since is not None:
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            self.seconds, self._since = self.elapsed, None

@@ -1,0 +1,128 @@
+"""Settings that exclude or need each other."""
+
+from collections.abc import Callable
+from typing import Any
+
+from gvr_lightning.config.rules import is_number
+from gvr_lightning.config.wording import show
+from gvr_lightning.errors import UserError
+
+Config = dict[str, Any]
+VARIANCE = ("GradientVariance", "PublishedGradientVariance")  # these compare views
+
+
+def check_relations(config: Config) -> None:
+    """Check a resolved configuration whose single values are right.
+
+    Raises:
+        UserError: for the first relation that does not hold.
+    """
+    for relation in RELATIONS:
+        complaint = relation(config)
+        if complaint is not None:
+            raise UserError(complaint)
+
+
+def clipping(config: Config) -> str | None:
+    """One kind of clipping."""
+    norm, value = get(config, "task.clip_norm"), get(config, "task.clip_value")
+    if norm is None or value is None:
+        return None
+    return f"task.clip_norm={norm} and task.clip_value={value} exclude each other: set one of them to null"
+
+
+def views(config: Config) -> str | None:
+    """As many views as the penalty compares."""
+    number, split = get(config, "regularizer.views"), bool(get(config, "regularizer.penalty.split"))
+    if _kind(config, "regularizer.penalty") not in VARIANCE or not is_number(number):
+        return None
+    if split and number != 1:
+        return f"regularizer.views={number}: regularizer.penalty.split=true divides one view, so views must be 1"
+    if not split and number < 2:
+        return (
+            f"regularizer.views={number}: the penalty compares views, so views must be >= 2 (or regularizer=gvr_split)"
+        )
+    return None
+
+
+def per_sample(config: Config) -> str | None:
+    """A sample is compared with itself, in the head."""
+    penalty = get(config, "regularizer.penalty") or {}
+    if not penalty.get("per_sample"):
+        return None
+    key = "regularizer.penalty"
+    if penalty.get("layers") != "head":
+        return f"{key}.layers={show(penalty.get('layers'))}: {key}.per_sample=true needs layers=head"
+    if penalty.get("split"):
+        return f"{key}.split=true: {key}.per_sample=true compares two views of each sample; set one of them to false"
+    if penalty.get("subset") is not None and not penalty.get("shared"):
+        return (
+            f"{key}.subset={penalty['subset']}: with {key}.per_sample=true the views share rows; set {key}.shared=true"
+        )
+    return None
+
+
+def compiled(config: Config) -> str | None:
+    """A compiled backbone is differentiated once."""
+    layers = get(config, "regularizer.penalty.layers")
+    kind = _kind(config, "regularizer.penalty")
+    twice = kind == "PublishedGradientVariance" or (kind in VARIANCE and layers not in (None, "head", "last_stage"))
+    if not get(config, "task.compile") or not twice:
+        return None
+    which = f"regularizer.penalty.layers={show(layers)}" if layers is not None else "regularizer=gvr_published"
+    return f"task.compile=true: {which} differentiates the whole network twice; use layers=head or last_stage"
+
+
+def norm_groups(config: Config) -> str | None:
+    """GroupNorm's groups are of one size."""
+    groups, width = get(config, "model.groups"), get(config, "model.width")
+    if _kind(config, "model") != "small_cnn" or not (is_number(groups) and is_number(width)) or width % groups == 0:
+        return None
+    return f"model.groups={groups} must divide model.width={width}"
+
+
+def depth(config: Config) -> str | None:
+    """Three stages of blocks of two convolutions, and four layers more."""
+    layers = get(config, "model.depth")
+    if _kind(config, "model") != "wide_resnet" or not is_number(layers) or (layers - 4) % 6 == 0:
+        return None
+    return f"model.depth={layers}: must be 6 n + 4, such as 10, 16, 22, 28, 34 or 40"
+
+
+def nesterov(config: Config) -> str | None:
+    """Nesterov's momentum is a momentum."""
+    sgd = get(config, "optimizer") or {}
+    if _kind(config, "optimizer") != "SGD" or not sgd.get("nesterov"):
+        return None
+    if sgd.get("momentum") and not sgd.get("dampening"):
+        return None
+    return "optimizer.nesterov=true: needs optimizer.momentum > 0 and no optimizer.dampening"
+
+
+def channels(config: Config) -> str | None:
+    """One entry a channel."""
+    lengths = {f"data.{name}": get(config, f"data.{name}") for name in ("mean", "std")}
+    known = {key: len(value) for key, value in lengths.items() if isinstance(value, list)}
+    if is_number(get(config, "data.channels")):
+        known["data.channels"] = get(config, "data.channels")
+    if len(set(known.values())) < 2:
+        return None
+    return "one entry a channel is needed: " + ", ".join(f"{key} says {n}" for key, n in known.items())
+
+
+RELATIONS: tuple[Callable[[Config], str | None], ...] = (
+    *(clipping, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
+)
+
+
+def get(config: Config, path: str) -> Any:
+    """The value at a path, None if there is none."""
+    node: Any = config
+    for part in path.split("."):
+        node = node.get(part) if isinstance(node, dict) else None
+    return node
+
+
+def _kind(config: Config, path: str) -> str:
+    """The name of a node's target, without its module."""
+    return str(get(config, f"{path}._target_")).rpartition(".")[2]

@@ -1,0 +1,72 @@
+"""``resume=<run>``: the run's own command line again, in its own folder, with further overrides."""
+
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+
+from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.errors import UserError
+
+FIXED = ("model", "data", "seed", "batch_size")  # what a run is: another one is another run
+MAY_MOVE = ("root", "cache_dir", "workers", "download", "on_device", "eval_batch_size")  # where data lies, not what
+
+
+def continue_run(arguments: list[str]) -> list[str]:
+    """Replace ``resume=<run>`` by what the run was started with; other arguments follow, and so win.
+
+    Raises:
+        UserError: for a folder that holds no run, or overrides that would change its model or data.
+    """
+    given = [a for a in arguments if a.startswith("resume=") and a not in ("resume=", "resume=null")]
+    if not given:
+        return arguments
+    folder = Path(given[-1].partition("=")[2].strip("'\"")).expanduser()
+    further = [a for a in arguments if not a.startswith("resume=")]
+    if any(a in ("-m", "--multirun") for a in further):
+        raise UserError("resume continues one run: leave -m out")
+    started = _started_with(folder)
+    where = str(folder).replace("\\", "\\\\").replace("'", "\\'")
+    overrides = [a for a in (*started, *further) if not a.startswith(("-", "hydra"))]
+    _refuse_changes(folder, overrides)
+    return [*started, *further, f"resume='{where}'", f"hydra.run.dir='{where}'"]
+
+
+def _started_with(folder: Path) -> list[str]:
+    """The overrides that a run was started with."""
+    overrides, checkpoint = folder / ".hydra" / "overrides.yaml", folder / "checkpoints" / "last.ckpt"
+    for path in (folder, overrides, folder / "config.yaml", checkpoint):
+        if not path.exists():
+            raise UserError(f"resume={folder}: there is no {path}, so there is no run to continue")
+    return [str(a) for a in OmegaConf.load(overrides) if not str(a).startswith("resume=")]
+
+
+def _refuse_changes(folder: Path, overrides: list[str]) -> None:
+    try:
+        with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+            now = _defining(compose("config", overrides=overrides))
+    except HydraException:
+        return  # the check that follows says it better
+    before = _defining(OmegaConf.load(folder / "config.yaml"))  # type: ignore[arg-type]
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        raise UserError(f"resume={folder}: a run's model and data cannot change: {', '.join(changed)}; start a new run")
+
+
+def _defining(cfg: DictConfig) -> dict[str, Any]:
+    """The flattened keys of a configuration that no continuation may change."""
+    flat: dict[str, Any] = {}
+
+    def walk(path: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{path}.{key}", inner)
+        elif path.rpartition(".")[2] not in MAY_MOVE:
+            flat[path] = value
+
+    for key in FIXED:
+        node = cfg[key]
+        walk(key, OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
+    return flat

@@ -1,0 +1,76 @@
+"""Where the figures go. Each factory: (run folder, step to go on from) -> loggers."""
+
+import csv as csv_format
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+
+METRICS = "metrics.csv"
+
+
+class CsvLogger(Logger):
+    """``metrics.csv``: one row a call, one column a metric; a resumed run goes on in the same file.
+
+    Args:
+        path: of the file.
+        step: rows of later steps are dropped first: a run that was killed may have logged more than it saved.
+    """
+
+    def __init__(self, path: Path, step: int = 0) -> None:
+        super().__init__()
+        self.path = path
+        old = read_metrics(path) if path.exists() else []
+        self.rows: list[dict[str, Any]] = [row for row in old if int(row["step"]) <= step]
+        self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
+        self._rewrite()
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return self.path.stem
+
+    @property
+    def version(self) -> str:
+        """There is only one."""
+        return ""
+
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """They are in config.yaml."""
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Append a row; a new metric adds a column to the whole file."""
+        row = {"step": step or 0, **metrics}
+        self.rows.append(row)
+        new = [name for name in row if name not in self.columns]
+        self.columns += new
+        if new:
+            self._rewrite()
+        else:
+            with self.path.open("a", newline="") as file:
+                csv_format.DictWriter(file, self.columns).writerow(row)
+
+    def _rewrite(self) -> None:
+        temporary = self.path.with_name(f".{self.path.name}.tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv_format.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
+        temporary.replace(self.path)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.csv as written, empty cells left out."""
+    with path.open(newline="") as file:
+        return [{k: v for k, v in row.items() if v not in ("", None)} for row in csv_format.DictReader(file)]
+
+
+def csv(folder: Path, step: int = 0) -> list[Logger]:
+    """metrics.csv, which every run writes."""
+    return [CsvLogger(folder / METRICS, step)]
+
+
+def tensorboard(folder: Path, step: int = 0) -> list[Logger]:
+    """metrics.csv and TensorBoard's event files, in ``tensorboard/``."""
+    return [*csv(folder, step), TensorBoardLogger(folder, name="tensorboard", version="")]

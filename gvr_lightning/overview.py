@@ -1,0 +1,24 @@
+"""What a run starts with, on standard error: the images and the network."""
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from gvr_lightning.data.datamodule import ViewsDataModule
+
+
+def print_overview(model: nn.Module, data: ViewsDataModule) -> None:
+    """The number of images of each part, and the parameters of each part of the network."""
+    console = Console(stderr=True)
+    shape = "x".join(map(str, data.image_shape))
+    parts = {"train": data.train_index, "validation": data.val_index, "test": data.test_index}
+    counts = ", ".join(f"{len(index):,} {name}" for name, index in parts.items())
+    console.print(f"data: {counts} images of {shape}, {data.num_classes} classes", highlight=False)
+    table = Table("part", "layers", "parameters", "trainable")
+    for name in ("backbone.early", "backbone.last_stage", "head", ""):
+        module = model.get_submodule(name)
+        layers = sum(1 for m in module.modules() if not list(m.children()))
+        sizes = [(p.numel(), p.requires_grad) for p in module.parameters()]
+        total, trainable = sum(n for n, _ in sizes), sum(n for n, grad in sizes if grad)
+        table.add_row(name or "all", str(layers), f"{total:,}", f"{trainable:,}", style=None if name else "bold")
+    console.print(table)

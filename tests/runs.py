@@ -1,0 +1,26 @@
+"""Small whole runs, composed from the project's own configuration."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_dir
+
+from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.run import run
+
+TINY = ["name=test", "trainer=cpu", "epochs=2", "batch_size=32", "data.max_train=80", "data.val_fraction=0.05"]
+TINY_CNN = ["model.width=8", "model.groups=4"]
+
+
+def tiny_run(folder: Path, *overrides: str, cnn: bool = True) -> dict[str, Any]:
+    """A run of a few updates in ``folder``; returns its summary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=[*TINY, *(TINY_CNN if cnn else []), *overrides])
+    return run(cfg, folder)
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """The state dict of a run's last checkpoint."""
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]

@@ -1,0 +1,243 @@
+"""Whole runs: every configuration on tiny data, what a run leaves, interruption and resume."""
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fakes import write_cifar, write_image_folder
+from omegaconf import OmegaConf
+from runs import tiny_run, weights
+
+from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.errors import Interrupted, TrainingError, UserError
+from gvr_lightning.loggers import read_metrics
+
+SMALL = {
+    "model=resnet18": ["model.widths=[4,8]"],
+    "model=resnet20": ["model.widths=[4,8]"],
+    "model=wide_resnet": ["model.depth=10", "model.widen=1"],
+    "model=timm": ["model.name=vit_tiny_patch16_224", "model.options={img_size: 8, patch_size: 4, embed_dim: 8, depth: 2, num_heads: 2}"],
+    "logger=tensorboard": [],
+    "scheduler=warmup": ["scheduler.warmup_steps=3"],
+}  # fmt: skip
+
+
+def leaves() -> list[str]:
+    """Every option of every group, as an override."""
+    return sorted(f"{path.parent.name}={path.stem}" for path in conf_folder().glob("*/*.yaml"))
+
+
+def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
+    group, _, option = leaf.partition("=")
+    if option == "image_folder":
+        write_image_folder(tmp_path / "photos", size=(9, 8))
+        return [leaf, f"data.root={tmp_path / 'photos'}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
+    if "cifar" in option:
+        for name in ("cifar10", "cifar100"):
+            write_cifar(tmp_path, name, n_per_file=24)
+        root = [f"data.root={tmp_path}", "data.eval_batch_size=16"]
+        return [leaf, *root, *(["model.widths=[4,8]", "model.blocks=1", "epochs=1"] if group == "experiment" else [])]
+    return [leaf, *SMALL.get(leaf, [])]
+
+
+@pytest.mark.parametrize("leaf", leaves())
+def test_every_configuration_runs(leaf: str, tmp_path: Path) -> None:
+    if leaf == "trainer=gpu":
+        if torch.cuda.is_available():
+            pytest.skip("a GPU is there: the run would be a real one")
+        with pytest.raises(UserError, match="trainer: .*[gG][pP][uU]"):
+            tiny_run(tmp_path / "run", leaf)
+        return
+    cnn = not leaf.startswith(("model=", "experiment=")) or leaf == "model=small_cnn"
+    summary = tiny_run(tmp_path / "run", *overrides_for(leaf, tmp_path), cnn=cnn)
+    assert summary["status"] == "finished" and summary["train"]["steps"] > 0
+    assert all(math.isfinite(v) for v in summary["metrics"].values())
+    assert 0 <= summary["metrics"]["test/acc"] <= summary["metrics"]["test/top5"] <= 1
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "rmsprop"])
+@pytest.mark.parametrize("regularizer", ["agr", "gvr_agr"])
+def test_regularizers_go_with_every_optimizer(optimizer: str, regularizer: str, tmp_path: Path) -> None:
+    summary = tiny_run(tmp_path, f"optimizer={optimizer}", f"regularizer={regularizer}", "trainer.log_every_n_steps=1")
+    assert summary["status"] == "finished"
+    row = [r for r in read_metrics(tmp_path / "metrics.csv") if "agr/mean_coef/100-9999" in r][0]
+    assert 0 < float(row["agr/mean_coef/100-9999"]) < float(row["agr/mean_coef/2-99"]) < float(row["agr/max_coef/2-99"]) < 1
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    returned = tiny_run(tmp_path, "regularizer=gvr", "seed=3", "data.val_fraction=0.1")
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary == returned
+    assert (summary["status"], summary["task"], summary["seed"], summary["world_size"]) == ("finished", "classification", 3, 1)
+    assert {"test/acc", "test/loss", "test/ece", "test/top5", "val/acc", "train/loss"} <= set(summary["metrics"])
+    assert summary["train"]["epochs"] == 2 and summary["train"]["steps"] == 6
+    assert summary["train"]["samples"] == 160 and summary["train"]["images"] == 320
+    assert len(summary["config_hash"]) == len(summary["data_hash"]) == 64 and summary["versions"]["torch"]
+    config = OmegaConf.load(tmp_path / "config.yaml")
+    assert config.regularizer.penalty.alpha == 0.01 and config.optimizer.lr == 0.05  # resolved
+    rows = read_metrics(tmp_path / "metrics.csv")
+    epochs = [row for row in rows if "train/loss" in row]
+    assert [row["epoch"] for row in epochs] == ["0", "1"] and [row["step"] for row in epochs] == ["3", "6"]
+    assert {"train/penalty", "train/penalty_share", "train/view_agreement", "train/acc", "val/ece", "lr"} <= set(epochs[0])
+    assert "test/acc" in rows[-1]
+    assert (tmp_path / "curves.png").stat().st_size > 10_000
+    last, best = (torch.load(tmp_path / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
+    assert last["global_step"] == 6 and best["state_dict"].keys() == last["state_dict"].keys()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+
+
+def test_the_best_checkpoint_can_be_the_one_tested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = tiny_run(tmp_path, "test_on=best", "epochs=3", "lr=0.3")
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    accuracies = [float(r["val/acc"]) for r in read_metrics(tmp_path / "metrics.csv") if "val/acc" in r]
+    assert summary["metrics"]["val/acc_best"] == pytest.approx(max(accuracies))
+    assert best["epoch"] == accuracies.index(max(accuracies))
+
+
+def test_training_never_sees_the_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    original = ViewsDataModule._eval_batch
+
+    def spy(self: ViewsDataModule, index: torch.Tensor, images: Any) -> Any:
+        if images is self._splits.test:
+            assert self.trainer.testing  # type: ignore[union-attr]
+            seen.extend(index.tolist())
+        return original(self, index, images)
+
+    monkeypatch.setattr(ViewsDataModule, "_eval_batch", spy)
+    tiny_run(tmp_path, "data.eval_batch_size=50")
+    assert sorted(seen) == list(range(360))  # each once
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, signum: int) -> None:
+    """Send the signal while the n-th training batch is made."""
+    count = [0]
+    original = ViewsDataModule.on_after_batch_transfer
+
+    def counting(self: ViewsDataModule, batch: torch.Tensor, dataloader_idx: int) -> Any:
+        if self.trainer.training:  # type: ignore[union-attr]
+            count[0] += 1
+            if count[0] == batches:
+                signal.raise_signal(signum)
+        return original(self, batch, dataloader_idx)
+
+    monkeypatch.setattr(ViewsDataModule, "on_after_batch_transfer", counting)
+
+
+METHODS = {
+    "none": ["regularizer=none", "scheduler=cosine"],
+    "gvr": ["regularizer=gvr", "regularizer.penalty.subset=8", "scheduler=onecycle"],
+    "agr": ["regularizer=agr", "optimizer=adamw", "scheduler=cosine", "scheduler.interval=step"],
+    "gvr_split": ["regularizer=gvr_split", "scheduler=warmup", "scheduler.warmup_steps=4"],
+    "gvr_published": ["regularizer=gvr_published", "model=resnet20", "model.widths=[4,8]", "model.blocks=1"],
+}
+
+
+@pytest.mark.parametrize("batches", [3, 4, 6, 9])  # the end of an epoch (3, 6), its middle (4), the end of the run (9)
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(
+    method: str, batches: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = [*METHODS[method], "epochs=3", "data.max_train=70"]
+    cnn = method != "gvr_published"
+    whole = tiny_run(tmp_path / "whole", *settings, cnn=cnn)
+    with monkeypatch.context() as patch:
+        stop_after(patch, batches, signal.SIGTERM)
+        with pytest.raises(Interrupted) as stop:
+            tiny_run(tmp_path / "cut", *settings, cnn=cnn)
+    assert stop.value.signum == signal.SIGTERM
+    halfway = json.loads((tmp_path / "cut" / "summary.json").read_text())
+    assert halfway["status"] == "interrupted" and halfway["train"]["steps"] == batches
+    resumed = tiny_run(tmp_path / "cut", *settings, f"resume={tmp_path / 'cut'}", cnn=cnn)
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+    timed = ("train/seconds",)
+    rows = [
+        [{k: v for k, v in row.items() if k not in timed} for row in read_metrics(tmp_path / run / "metrics.csv")]
+        for run in ("whole", "cut")
+    ]
+    assert rows[0] == rows[1]
+    for key in ("steps", "images", "samples", "epochs"):
+        assert resumed["train"][key] == whole["train"][key]
+    assert resumed["metrics"]["test/loss"] == whole["metrics"]["test/loss"]
+
+
+def test_a_run_that_was_killed_loses_an_epoch_at_most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill leaves rows that were logged after the last checkpoint: they are logged again, not twice."""
+    settings = ["regularizer=gvr", "epochs=3", "trainer.log_every_n_steps=1"]
+    tiny_run(tmp_path / "whole", *settings)
+    with monkeypatch.context() as patch:
+        patch.setattr("gvr_lightning.run.write_summary", lambda *_: None)
+        patch.setattr(ViewsDataModule, "on_after_batch_transfer", _dies_at(5))
+        with pytest.raises(MemoryError):
+            tiny_run(tmp_path / "cut", *settings)
+    tiny_run(tmp_path / "cut", *settings, f"resume={tmp_path / 'cut'}")
+    for name, value in weights(tmp_path / "whole").items():
+        assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+    steps = [[r["step"] for r in read_metrics(tmp_path / run / "metrics.csv")] for run in ("whole", "cut")]
+    assert steps[0] == steps[1]
+
+
+def _dies_at(batches: int) -> Any:
+    count = [0]
+    original = ViewsDataModule.on_after_batch_transfer
+
+    def dying(self: ViewsDataModule, batch: torch.Tensor, dataloader_idx: int) -> Any:
+        count[0] += bool(self.trainer.training)  # type: ignore[union-attr]
+        if count[0] == batches:
+            raise MemoryError
+        return original(self, batch, dataloader_idx)
+
+    return dying
+
+
+def test_resume_refuses_other_images(tmp_path: Path) -> None:
+    write_image_folder(tmp_path / "photos", size=(8, 8))
+    settings = ["data=image_folder", f"data.root={tmp_path / 'photos'}", f"data.cache_dir={tmp_path / 'cache'}"]
+    tiny_run(tmp_path / "run", *settings)
+    next((tmp_path / "photos" / "train").rglob("*.*g")).unlink()
+    with pytest.raises(UserError, match="content differs"):
+        tiny_run(tmp_path / "run", *settings, f"resume={tmp_path / 'run'}", "epochs=3")
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
+    tiny_run(tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="last.ckpt is damaged"):
+        tiny_run(tmp_path, f"resume={tmp_path}")
+
+
+def test_a_loss_that_explodes_ends_the_run_with_a_summary(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match="not finite at step"):
+        tiny_run(tmp_path, "lr=1e20")
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
+
+
+def test_without_a_validation_part_the_last_checkpoint_is_the_best(tmp_path: Path) -> None:
+    summary = tiny_run(tmp_path, "data.val_fraction=0.0")
+    assert not any(name.startswith("val/") for name in summary["metrics"])
+    last, best = (torch.load(tmp_path / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
+    assert last["global_step"] == best["global_step"] == 6
+
+
+def test_a_transform_of_ones_own_by_config(tmp_path: Path) -> None:
+    summary = tiny_run(
+        tmp_path,
+        "regularizer=gvr",
+        "data.transform={_target_: torchvision.transforms.v2.RandomCrop, size: 6}",
+        "data.eval_transform={_target_: torchvision.transforms.v2.CenterCrop, size: 6}",
+    )
+    assert summary["status"] == "finished"
+
+
+def test_models_that_do_not_fit_their_penalty_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"task: .*match none"):
+        tiny_run(tmp_path, "regularizer=gvr", "regularizer.penalty.layers=[layer9.*]")
+    with pytest.raises(UserError, match=r"model: timm has no model 'resnet1'"):
+        tiny_run(tmp_path, "model=timm", "model.name=resnet1", cnn=False)
