@@ -1,5 +1,6 @@
 """The command line: ``gvr-train``, and ``train.py`` in a checkout. Loads torch only once the configuration is right."""
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,6 @@ from gvr_lightning.config.help import help_page
 from gvr_lightning.config.resume import continue_run
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
-HYDRA_FLAGS = ("--multirun", "-m", "--cfg", "-c", "--resolve", "--package", "-p", "--info", "-i", "--hydra-help")
-
 
 def main() -> None:
     """Check the command line, then hand it to Hydra; exit status 2 for a mistake, 1 for a failed run."""
@@ -23,14 +22,19 @@ def main() -> None:
     if "--help" in arguments or "-h" in arguments:
         print(help_page())
         return
-    flags = [a for a in arguments if a.startswith("-")]
     try:
         arguments = continue_run(arguments)
         check([a for a in arguments if not a.startswith("-")])
     except UserError as error:
         sys.exit(_complain(error, 2))
     sys.argv[1:] = arguments
-    hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(_job)()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions as they are: Hydra would cut a traceback down to nothing
+    try:
+        hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(_job)()
+    except OSError as error:
+        sys.exit(_complain(error, 2))
+    except KeyboardInterrupt:  # before training has begun
+        sys.exit(130)
 
 
 def _job(cfg: DictConfig) -> Any:

@@ -4,6 +4,7 @@ import copy
 import io
 import pickle
 from collections.abc import Callable
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 
@@ -41,16 +42,16 @@ def formula(g: Tensor) -> Tensor:
 
 
 class Net(nn.Module):
-    """A weight, a bias, a convolution and a single scale: every size of parameter."""
+    """Three-, two-, one- and zero-dimensional parameters, the last with a single element."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = nn.Conv1d(1, 3, 2)
-        self.out = nn.Linear(9, 2)
+        self.mix = nn.Parameter(torch.randn(3, 2, 2))
+        self.out = nn.Linear(6, 2)
         self.scale = nn.Parameter(torch.ones(()))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.out(torch.tanh(self.conv(x[:, None])).flatten(1)) * self.scale
+        return self.out(torch.tanh(x.view(-1, 1, 2, 2) * self.mix).sum(-1).flatten(1)) * self.scale
 
 
 def network() -> nn.Module:
@@ -143,10 +144,8 @@ def test_what_the_formula_would_break_stays(values: list[float], dtype: torch.dt
         before = g.clone()
         agr_([g, neighbour.clone()])
         torch.testing.assert_close(g, before, rtol=0, atol=0, equal_nan=True)
-        assert torch.equal(
-            torch.view_as_real(g).signbit() if g.is_complex() else g.signbit(),
-            torch.view_as_real(before).signbit() if g.is_complex() else before.signbit(),
-        )
+        signs = [(torch.view_as_real(t) if t.is_complex() else t).nan_to_num().signbit() for t in (g, before)]
+        assert torch.equal(*signs)  # of the zeros
     agr_([g, neighbour])
     assert neighbour.tolist() == [0.75, -0.75]
 
@@ -198,7 +197,7 @@ def test_half_precision_computes_in_float32(dtype: torch.dtype, n: int) -> None:
     assert torch.equal(g, expected)
 
 
-@pytest.mark.parametrize("size", [4, 40])
+@pytest.mark.parametrize("size", [4, 24])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_memory_format_and_views(size: int, dtype: torch.dtype) -> None:
     plain = torch.randn(size, 3 * size, 3, 5, dtype=dtype, generator=torch.Generator().manual_seed(0))
@@ -296,13 +295,15 @@ def test_gradients_with_a_graph_are_changed_without_recording() -> None:
 
 
 def _sharded(rank: int, store: str) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
+    dist.init_process_group(
+        "gloo", timeout=timedelta(seconds=60), init_method=f"file://{store}", rank=rank, world_size=2
+    )
     mesh = init_device_mesh("cpu", (2,))
     plain = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in ((5, 3), (1, 4), (200, 100))]
     sharded = [distribute_tensor(g, mesh, [Shard(0)]) for g in plain]  # uneven; one process without rows
-    before, after = agr_statistics(plain), agr_statistics(sharded)
-    for key, value in before.items():
-        torch.testing.assert_close(after[key], value)
+    statistics = agr_statistics(sharded)
+    for key, value in agr_statistics(plain).items():
+        torch.testing.assert_close(statistics[key], value)
     agr_(sharded)
     agr_(plain)
     for g, shard in zip(plain, sharded, strict=True):
@@ -312,7 +313,11 @@ def _sharded(rank: int, store: str) -> None:
 
 
 def test_sharded_gradients_use_the_sum_over_all_shards(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(_sharded, (str(tmp_path / "store"),), nprocs=2)
+    other = torch.multiprocessing.get_context("spawn").Process(target=_sharded, args=(1, str(tmp_path / "store")))
+    other.start()
+    _sharded(0, str(tmp_path / "store"))
+    other.join()
+    assert other.exitcode == 0
 
 
 # --- the statistics --------------------------------------------------------------------------------------------------
@@ -469,15 +474,15 @@ def test_lbfgs_sees_every_evaluation_regularized_once(line_search: str | None) -
 
 def test_parameters_without_gradient_and_single_elements() -> None:
     model = network()
-    model.conv.requires_grad_(False)
+    model.mix.requires_grad_(False)
     train(AGR(SGD(model.parameters(), lr=0.1)), model, range(3))
-    assert torch.equal(model.conv.weight, network().conv.weight)
+    assert torch.equal(model.mix, network().mix)
     assert model.scale.item() != 1.0
 
 
 def test_it_is_an_optimizer_that_owns_nothing() -> None:
     model = network()
-    base = SGD([{"params": model.conv.parameters(), "lr": 0.5}], lr=0.1, momentum=0.9)
+    base = SGD([{"params": [model.mix], "lr": 0.5}], lr=0.1, momentum=0.9)
     optimizer = AGR(base)
     assert isinstance(optimizer, Optimizer)
     assert optimizer.param_groups is base.param_groups

@@ -51,7 +51,8 @@ def _check(texts: list[str], multirun: bool) -> None:
     for (chosen, tree, default), settings in combinations([composed, combinations(keys, 100)], 100):
         of_sweep = ", ".join(text for text in _texts(chosen) if text not in texts)
         _check_job(settings, tree, default, f" (with {of_sweep})" if of_sweep else "")
-    _compose(_texts(first[0] for first in structure + keys))  # whatever Hydra itself has to say
+    if keys:
+        _compose(_texts(chosen[0] for chosen in structure + keys))  # whatever Hydra itself has to say
 
 
 def _check_job(overrides: Sequence[Override], tree: Tree, default: Tree, of_sweep: str) -> None:

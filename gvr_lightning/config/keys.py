@@ -24,7 +24,7 @@ def apply(override: Override, tree: Tree) -> None:
     """
     if override.package is not None:
         raise UserError(f"{override.input_line}: {override.key_or_group} is no config group, so it takes no @")
-    _set(override, override.key_or_group.split("."), override.value(), tree)
+    _set(override, override.key_or_group.split("."), _text_keys(override.value()), tree)
 
 
 def _set(override: Override, path: list[str], value: Any, tree: Tree) -> None:
@@ -36,11 +36,18 @@ def _set(override: Override, path: list[str], value: Any, tree: Tree) -> None:
         _remove(override, key, node)
     elif isinstance(value, dict) and isinstance(node.get(name), dict):
         for inner, its_value in value.items():
-            _set(override, [*path, str(inner)], its_value, tree)
+            _set(override, [*path, inner], its_value, tree)
     elif sign == "+" and node.get(name) is not None and not isinstance(value, dict | list):
         raise UserError(f"{override.input_line}: {key} is there already; write {key}={show(value)} without +")
     else:
         node[name] = value
+
+
+def _text_keys(value: Any) -> Any:
+    """The same with every key as text, as a key on the command line is."""
+    if isinstance(value, list):
+        return [_text_keys(inner) for inner in value]
+    return {str(key): _text_keys(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _parent(override: Override, path: list[str], tree: Tree) -> Any:
@@ -80,7 +87,7 @@ def _unknown(override: Override, path: list[str], node: Any, tree: Tree) -> User
     """The complaint about the last part of a path."""
     text, key, above = str(override.input_line), ".".join(path), ".".join(path[:-1])
     if node is None:
-        return UserError(f"{text}: {above} is null; give it as {above}={{...}}, or add {key} with +{text.lstrip('+~')}")
+        return UserError(f"{text}: {above} is null, so {key} is not there; add it with +{text.lstrip('~')}")
     if not isinstance(node, dict | list):
         return UserError(f"{text}: {above} is a value ({show(node)}) and has no key {path[-1]}")
     new = SIGNS[override.type] == "" and (above in FREE or path[-1] in _arguments(node))

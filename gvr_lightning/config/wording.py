@@ -38,7 +38,8 @@ def suggest(name: str, options: Iterable[str]) -> str:
     """The option that was probably meant, if any, and all of them."""
     options = list(options)
     near = nearest(name, options)
-    return (f"did you mean {near}? " if near else "") + f"(there is {', '.join(options) or 'none'})"
+    there = f"there is {', '.join(options) or 'none'}"
+    return f"did you mean {near}? ({there})" if near else there
 
 
 def one_line(error: BaseException) -> str:

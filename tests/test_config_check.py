@@ -1,0 +1,310 @@
+"""The check of the command line: every mistake in one line that names the way out, and nothing right refused."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from gvr_lightning.config import folder
+from gvr_lightning.config.check import check
+from gvr_lightning.config.folder import conf_folder, group_options
+from gvr_lightning.config.help import WIDTH, help_page
+from gvr_lightning.config.rules import RULES
+from gvr_lightning.config.signatures import _locate, _of_object
+from gvr_lightning.config.source_code import from_source
+from gvr_lightning.errors import UserError
+
+GROUPS = group_options()
+# as few command lines as have every option of every group
+OPTIONS = [
+    ["data.root=photos"] * (i % len(GROUPS["data"]) == GROUPS["data"].index("image_folder"))
+    + [f"{group}={options[i % len(options)]}" for group, options in GROUPS.items() if group != "experiment"]
+    for i in range(max(map(len, GROUPS.values())))
+]
+ADAGRAD = "optimizer._target_=torch.optim.Adagrad"
+
+# the command line, and what its one line says
+MISTAKES: list[tuple[str | list[str], list[str]]] = [
+    # what is no override
+    ("lr", ["lr", "key=value"]),
+    ("lr==", ["lr==", "not understood"]),
+    ("lr=[1", ["lr=[1", "not understood"]),
+    (["lr =1"], ["lr =1", "not understood"]),
+    ([""], ["''", "key=value"]),
+    ("--foo", ["--foo", "no such flag"]),
+    ("lr=${", ["lr=${"]),
+    ("lr=range(1,0)", ["lr=range(1,0)", "over nothing"]),
+    ("lr=range(0,1,0)", ["lr=range(0,1,0)", "zero"]),
+    # groups and options
+    ("regulariser=gvr", ["regulariser", "did you mean regularizer?"]),
+    ("regularizer=gvrr", ["regularizer=gvrr", "did you mean gvr?", *GROUPS["regularizer"]]),
+    ("regularizer=none,gvrr", ["regularizer=gvrr", "did you mean gvr?"]),
+    ("regularizer=glob(x*)", ["regularizer=glob(x*)", "over nothing"]),
+    ("regularizer=null", ["regularizer=null", "two_view"]),
+    ("regularizer=[none,gvr]", ["regularizer=[none,gvr]", "-m regularizer=none,gvr"]),
+    ("+regularizer=gvr", ["+regularizer=gvr", "without +"]),
+    ("++regularizer=gvr", ["without ++"]),
+    ("~regularizer", ["~regularizer", "needs a regularizer"]),
+    ("optimizer@foo=adam", ["optimizer@foo=adam", "write optimizer=adam"]),
+    ("foo@bar=1", ["foo@bar=1", "no config group"]),
+    ("optimizer/foo=adam", ["optimizer/foo=adam", "did you mean optimizer?"]),
+    ("experiment=gvr_cifar", ["experiment=gvr_cifar", "did you mean gvr_cifar10"]),
+    ("experiment=null", ["leave experiment out"]),
+    ("task=ddpm", ["task=ddpm", "classification"]),
+    # keys
+    ("alpa=0.1", ["alpa=0.1", "did you mean alpha?"]),
+    ("+alpa=0.1", ["alpa=0.1", "did you mean alpha?"]),
+    ("++alpa=0.1", ["alpa=0.1", "did you mean alpha?"]),
+    ("~alpa", ["~alpa", "did you mean alpha?"]),
+    ("LR=0.1", ["did you mean lr?"]),
+    ("momentum=0.8", ["momentum=0.8", "did you mean optimizer.momentum?"]),
+    ("learnrate=1", ["learnrate", "batch_size", "epochs"]),
+    ("optimizer.momentun=0.8", ["optimizer.momentun=0.8", "did you mean optimizer.momentum?"]),
+    ("optimizer={momentun:0.8}", ["optimizer.momentun", "did you mean optimizer.momentum?"]),
+    ("optimizer.dampening=0.1", ["add it with +optimizer.dampening=0.1"]),
+    ("+optimizer.damping=0.1", ["optimizer.damping=0.1", "torch.optim.SGD", "did you mean optimizer.dampening?"]),
+    ("optimizer=adam +optimizer.dampening=0.1", ["torch.optim.Adam takes no argument 'dampening'"]),
+    ("optimizer=sgd,adam +optimizer.dampening=0.1", ["'dampening'", "(with optimizer=adam)"]),
+    ("regularizer=none,gvr regularizer.penalty.subset=8", ["regularizer.penalty.subset=8", "(with regularizer=none)"]),
+    ("+trainer.max_epoch=3", ["trainer.max_epoch=3", "did you mean trainer.max_epochs?"]),
+    ("+trainer.gradient_clip_val=1", ["trainer.gradient_clip_val=1", "task.clip_norm"]),
+    ("+model.num_classes=10", ["model.num_classes=10", "data"]),
+    ("+regularizer.penalty.alpha=1", ["NoPenalty takes no argument 'alpha'", "it takes none"]),
+    ("+task.label_smooth=0.1", ["ClassificationTask", "did you mean task.label_smoothing?"]),
+    ("+task.clip=1", ["ClassificationTask", "task.clip"]),
+    ("data.augmentation.paddin=2", ["data.augmentation.paddin=2", "did you mean data.augmentation.padding?"]),
+    ("data.transform.size=6", ["data.transform is null", "+data.transform.size=6"]),
+    ("+data.foo=1", ["data.foo=1", "data.val_fraction"]),
+    ("~optimizer.foo", ["~optimizer.foo", "optimizer.momentum"]),
+    ("~alpha", ["~alpha", "cannot be removed"]),
+    ("~optimizer._target_", ["cannot be removed"]),
+    ("model=resnet20 ~model.widths", ["~model.widths", "needs it"]),
+    ("+lr=0.1", ["+lr=0.1", "lr=0.1 without +"]),
+    ("lr.foo=1", ["lr is a value (0.05)"]),
+    ("logger.folder=x", ["logger.folder=x"]),
+    # Hydra's own
+    ("hydra.run.dirr=x", ["hydra.run.dirr", "did you mean hydra.run.dir?"]),
+    ("hydra/launcher=foo", ["hydra/launcher=foo", "basic"]),
+    ("hydra.job.num=x", ["hydra.job.num=x", "Integer"]),
+    ("hydra.run.dir=a,b", ["hydra.run.dir=a,b", "swept"]),
+    ("hydra=1", ["hydra=1"]),
+    # types and ranges
+    ("lr=abc", ["lr=abc", "number > 0"]),
+    ("lr=nan", ["lr=nan:", "finite"]),
+    ("lr=0", ["lr=0:"]),
+    ("lr=", ["lr=''"]),
+    ("lr=true", ["lr=true"]),
+    ("lr=[0.1,0.2]", ["lr=[0.1, 0.2]"]),
+    ("alpha=inf", ["alpha=inf", "finite number >= 0"]),
+    ("alpha=interval(-1,1)", ["alpha=-1"]),
+    ("epochs=0", ["epochs=0", ">= 1"]),
+    ("epochs=1.5", ["epochs=1.5", "whole number"]),
+    ("epochs=1e3", ["epochs=1000.0", "whole number"]),
+    ("epochs=range(0,3)", ["epochs=0"]),
+    ("batch_size=-3", ["batch_size=-3"]),
+    ("seed=x", ["seed=x"]),
+    ("seed=0,1,x", ["seed=x"]),
+    ("seed=4294967296", ["seed=4294967296", "4294967295"]),
+    ("name=3", ["name=3", "quote"]),
+    ("resume=3", ["resume=3", "null"]),
+    ("test_on=worst", ["test_on=worst", "last, best"]),
+    ("lr=${alpa}", ["lr=${alpa}", "'alpa' not found"]),
+    ("optimizer.lr=${task.clip_norm}", ["optimizer.lr=${task.clip_norm}", "null"]),
+    ("optimizer.momentum=1", ["optimizer.momentum=1", "[0, 1)"]),
+    ("optimizer.momentum=null", ["optimizer.momentum=null"]),
+    ("optimizer.nesterov=yes", ["optimizer.nesterov=yes", "true or false"]),
+    ("optimizer._partial_=false", ["optimizer._partial_=false", "true"]),
+    ("optimizer=adam optimizer.betas=[0.9]", ["optimizer.betas=[0.9]", "2 entries"]),
+    ("optimizer=adam optimizer.betas=[0.9,1]", ["optimizer.betas=[0.9, 1]", "[0, 1)"]),
+    ("optimizer=adam optimizer.eps=0", ["optimizer.eps=0"]),
+    ("scheduler.interval=batch", ["scheduler.interval=batch", "epoch, step"]),
+    ("scheduler=warmup scheduler.warmup_steps=0", ["scheduler.warmup_steps=0"]),
+    ("task.accumulate=0", ["task.accumulate=0"]),
+    ("task.label_smoothing=1", ["task.label_smoothing=1"]),
+    ("task.compile=1", ["task.compile=1", "true or false"]),
+    ("data.val_fraction=1", ["data.val_fraction=1"]),
+    ("data.max_train=1", ["data.max_train=1", "or null"]),
+    ("data.augmentation=null", ["data.augmentation=null", "_target_"]),
+    ("data.transform={size:3}", ["data.transform={size: 3}", "_target_"]),
+    ("data=cifar10 data.mean=[0.5]", ["data.mean=[0.5]", "3 entries"]),
+    ("data=image_folder data.root=2024", ["data.root=2024", "quote"]),
+    ("data=image_folder data.root=x data.channels=2", ["data.channels=2", "1 (grey) or 3 (colour)"]),
+    ("model=resnet20 model.widths=[16,0]", ["model.widths=[16, 0]"]),
+    ("regularizer=gvr regularizer.penalty.layers=foo", ["regularizer.penalty.layers=foo", "head, last_stage, all"]),
+    ("regularizer=gvr regularizer.penalty.subset=0", ["regularizer.penalty.subset=0"]),
+    ("trainer.precision=8", ["trainer.precision=8", "bf16-mixed"]),
+    ("trainer.devices=0", ["trainer.devices=0", "auto"]),
+    ("trainer.accelerator=gpus", ["trainer.accelerator=gpus", "gpu"]),
+    ("+trainer.limit_train_batches=abc", ["trainer.limit_train_batches=abc", "int or float or null"]),
+    # targets
+    (ADAGRAD, ["optimizer.momentum: torch.optim.Adagrad takes no argument 'momentum'", "with ~optimizer.momentum"]),
+    ("optimizer._target_=torch.optim.Adagradd", ["torch.optim.Adagradd", "did you mean torch.optim.Adagrad?"]),
+    ("optimizer._target_=nothing.There", ["optimizer._target_=nothing.There", "No module named 'nothing'"]),
+    ("optimizer._target_=torch.optim", ["optimizer._target_=torch.optim", "called"]),
+    ("optimizer._target_=5", ["optimizer._target_=5"]),
+    # what is missing, and what excludes what
+    ("data=image_folder", ["data.root is missing", "data.root=", "train/<class>"]),
+    ("task.clip_norm=1 task.clip_value=1", ["task.clip_norm=1", "task.clip_value=1"]),
+    ("regularizer=gvr regularizer.views=1", ["regularizer.views=1", "gvr_split"]),
+    ("regularizer=gvr_published regularizer.views=1", ["regularizer.views=1"]),
+    ("regularizer=gvr_split regularizer.views=2", ["regularizer.views=2", "must be 1"]),
+    ("regularizer=gvr regularizer.penalty.layers=all task.compile=true", ["task.compile=true", "layers=all"]),
+    ("regularizer=gvr regularizer.penalty.layers=[head.*] task.compile=true", ["task.compile=true", "[head.*]"]),
+    ("regularizer=gvr_published task.compile=true", ["task.compile=true", "gvr_published"]),
+    ("regularizer=gvr_per_sample regularizer.penalty.layers=all", ["regularizer.penalty.layers=all", "layers=head"]),
+    ("regularizer=gvr_per_sample regularizer.penalty.subset=8", ["regularizer.penalty.subset=8", "shared=true"]),
+    ("model.groups=5", ["model.groups=5", "model.width=32"]),
+    ("model.width=32,36 model.groups=8,9", ["model.groups=9", "model.width=32"]),
+    ("model=wide_resnet model.depth=29", ["model.depth=29", "28"]),
+    ("optimizer.nesterov=true optimizer.momentum=0", ["optimizer.nesterov=true", "momentum"]),
+    ("data.mean=[0.5] data.std=[0.5,0.5,0.5]", ["data.mean says 1", "data.std says 3"]),
+]
+
+VALID: list[str | list[str]] = [
+    [],
+    "regularizer=gvr alpha=0.01",
+    "regularizer=none,two_view,gvr seed=0,1,2",
+    "regularizer=glob(gvr*) optimizer=sgd,adamw lr=choice(0.1,0.2) seed=range(0,100000) alpha=interval(0.0,1.0)",
+    "data=image_folder data.root=photos data.image_size=32 model=resnet20",
+    "experiment=gvr_cifar100 regularizer=gvr model=resnet20 epochs=1",
+    "experiment=glob(*)",
+    "~experiment",
+    "resume=outputs/digits-gvr/2030-01-01",
+    ["resume='outputs/with space'"],
+    "alpha=0 lr=1 epochs=100_000 name=a/b-1 test_on=best",
+    "lr=${alpha} optimizer.weight_decay=${optimizer.lr}",
+    "+optimizer.dampening=0.1 optimizer.dampening=0.2",
+    "++optimizer.foreach=false",
+    "+trainer.limit_train_batches=3 +trainer.max_steps=20",
+    "+trainer.limit_train_batches=0.5",
+    "optimizer={momentum:0.8,nesterov:true}",
+    "+optimizer={dampening:0.0}",
+    "optimizer=adamw optimizer.betas.0=0.8",
+    f"{ADAGRAD} ~optimizer.momentum ~optimizer.nesterov +optimizer.lr_decay=0.1",
+    "optimizer._target_=torch.optim.NAdam ~optimizer.momentum ~optimizer.nesterov +optimizer.betas=[0.9,0.99]",
+    "model=timm model.name=vit_tiny_patch16_224 model.options={img_size:32,patch_size:4}",
+    "model=timm +model.options.img_size=32",
+    "model=wide_resnet model.depth=16 model.widen=4 model.dropout=0.3",
+    "+data.transform._target_=torchvision.transforms.v2.RandomCrop +data.transform.size=8 +data.transform.padding=1",
+    "data.eval_transform={_target_:torchvision.transforms.v2.CenterCrop,size:6}",
+    "data=cifar10 data.mean=null data.std=null data.max_train=512 data.download=false data.root=/data",
+    "regularizer=gvr regularizer.penalty.layers=[layer4.*,head.*] regularizer.penalty.subset=8 regularizer.views=3",
+    "regularizer=gvr_last_stage task.compile=true task.accumulate=2 task.clip_norm=1.0",
+    "regularizer=agr regularizer.wrap=null",
+    "+regularizer.wrap._target_=gvr_lightning.optim.agr.AGR +regularizer.wrap._partial_=true",
+    "trainer.precision=bf16-mixed trainer.devices=[0,1] trainer.accelerator=gpu",
+    "trainer.precision=16 trainer.devices=auto trainer.deterministic=warn",
+    "hydra.run.dir=somewhere hydra.sweep.subdir=${hydra.job.num} hydra.verbose=true",
+    "hydra/launcher=basic +hydra.job.env_set.ABC=1",
+]
+
+
+def overrides(line: str | list[str]) -> list[str]:
+    return line.split() if isinstance(line, str) else line
+
+
+def line_of(line: str | list[str]) -> str:
+    """What the check says about a command line."""
+    with pytest.raises(UserError) as caught:
+        check(overrides(line))
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(("line", "fragments"), MISTAKES, ids=[str(line) for line, _ in MISTAKES])
+def test_a_mistake_ends_in_one_line(line: str | list[str], fragments: list[str]) -> None:
+    said = line_of(line)
+    assert "\n" not in said and len(said) < 900
+    for fragment in fragments:
+        assert fragment in said, said
+
+
+@pytest.mark.parametrize("line", [*VALID, *OPTIONS], ids=str)
+def test_what_is_right_passes(line: str | list[str]) -> None:
+    check(overrides(line))
+
+
+def test_a_sweep_needs_the_flag() -> None:
+    with pytest.raises(UserError, match=r"seed=0,1: .* -m"):
+        check(["seed=0,1"], multirun=False)
+    check(["seed=0"], multirun=False)
+
+
+def test_a_mistake_within_an_experiment_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a user's own file, which Hydra merges whatever it holds; the configs of an installed package are in it."""
+    shutil.copytree(conf_folder(), tmp_path / "conf")
+    monkeypatch.setattr(folder, "PACKAGE", tmp_path)
+    mine = tmp_path / "conf" / "experiment" / "mine.yaml"
+    for text, said in [
+        ("data: {val_fractoin: 0.0}", "data.val_fraction?"),
+        ("epochs: 0", "epochs=0"),
+        ("optimizer: {momentum: 2}", "optimizer.momentum=2"),
+        ("optimizer: {dampening: 0.1}", None),
+    ]:
+        mine.write_text(f"# @package _global_\n{text}\n")
+        if said is None:
+            check(["experiment=mine"])
+        else:
+            assert said in line_of("experiment=mine")
+
+
+def test_every_null_and_every_missing_value_has_a_rule() -> None:
+    """The default does not say what these may be."""
+    for path in sorted(conf_folder().glob("*/*.yaml")):
+        if path.parent.name == "experiment":
+            continue
+        text = path.read_text(encoding="utf-8")
+        prefix = "" if text.startswith("# @package _global_") else f"{path.parent.name}."
+        for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path))):
+            assert value not in (None, "???") or prefix + key in RULES, prefix + key
+
+
+def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
+    if not isinstance(tree, dict):
+        return [(prefix[:-1], tree)]
+    return [leaf for key, value in tree.items() for leaf in leaves(value, f"{prefix}{key}.")]
+
+
+def test_source_says_what_importing_says() -> None:
+    """The arguments of every target of the configs; none of them takes an import."""
+    trees = [OmegaConf.to_container(OmegaConf.load(path)) for path in conf_folder().rglob("*.yaml")]
+    found = {value for tree in trees for key, value in leaves(tree) if key.rpartition(".")[2] == "_target_"}
+    assert len(found) > 20
+    for target in sorted(found):
+        module, _, name = target.rpartition(".")
+        read, imported = from_source(module, name), _of_object(_locate(target))
+        assert read is not None, target
+        assert (set(read.arguments), read.required, read.open) == (
+            set(imported.arguments),
+            imported.required,
+            imported.open,
+        ), target
+
+
+def test_the_check_is_fast_and_imports_no_torch() -> None:
+    """Also where it looks at what the targets take."""
+    line = "regularizer=none,gvr seed=0,1,2 lr=0.1 data=cifar10 +trainer.limit_train_batches=3 +optimizer.dampening=0.1"
+    code = (
+        "import sys, time; start = time.perf_counter();"
+        "from gvr_lightning.config.check import check; from gvr_lightning.config.help import help_page;"
+        f"check({line.split()!r}); help_page();"
+        "print(time.perf_counter() - start, *sorted({'torch', 'lightning', 'numpy'} & set(sys.modules)))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert float(out[0]) < 3 and out[1:] == []
+
+
+def test_the_help_page_shows_every_group_option_and_key() -> None:
+    page = help_page()
+    assert max(map(len, page.splitlines())) <= WIDTH == 100
+    for group, options in GROUPS.items():
+        assert f"  {group}" in page
+        for option in options:
+            assert option in page
+    for default in ("*digits", "*none", "*sgd", "epochs=30", "alpha=0.01", "name=<data>-<regularizer>"):
+        assert default in page
+    for fragment in ("regularizer=gvr alpha=0.01", "--cfg job", "summary.json", "resume=outputs/", "experiment=gvr_"):
+        assert fragment in page
