@@ -33,7 +33,7 @@ class RegularizedLoss:
 
     @property
     def weighted(self) -> Tensor:
-        """alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
+        """Alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
         return self.alpha * self.penalty if self.alpha else torch.zeros_like(self.penalty)
 
     @property
@@ -49,7 +49,12 @@ class Penalty(Protocol):
     double_backward: bool  # whether the whole network may be differentiated twice, which rules out torch.compile
 
     def __call__(
-        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        views: Sequence[Tensor],
+        target: Tensor,
+        keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """The views' losses and the penalty; see :class:`GradientVariance` for the arguments."""
 
@@ -67,7 +72,12 @@ class NoPenalty:
     double_backward = False
 
     def __call__(
-        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        views: Sequence[Tensor],
+        target: Tensor,
+        keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """The views' losses, with a penalty of zero."""
         passes = [scopes.whole(model, view, target) for view in views]
@@ -117,7 +127,9 @@ class GradientVariance:
         if isinstance(layers, str) and layers not in (*LAYERS, "all"):
             raise ValueError(f"layers must be {', '.join(LAYERS)}, all, or a list of name patterns, got {layers!r}")
         if per_sample and (layers != "head" or split or (subset is not None and not shared)):
-            raise ValueError("per_sample compares a sample with itself: it needs layers='head', shared rows and no split")
+            raise ValueError(
+                "per_sample compares a sample with itself: it needs layers='head', shared rows and no split"
+            )
         self.alpha, self.subset, self.shared, self.split = alpha, subset, shared, split
         named = scopes.Named(["*"] if isinstance(layers, str) else list(layers))
         by_name = (scopes.twice_differentiable, named, named.select)
@@ -127,7 +139,12 @@ class GradientVariance:
         self.double_backward = self._through is scopes.twice_differentiable
 
     def __call__(
-        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        views: Sequence[Tensor],
+        target: Tensor,
+        keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """Forward passes, losses and penalty.
 
@@ -193,7 +210,12 @@ class PublishedGradientVariance:
         self.alpha, self.subset = alpha, subset
 
     def __call__(
-        self, model: nn.Module, criterion: Criterion, views: Sequence[Tensor], target: Tensor, keys: Tensor | None = None
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        views: Sequence[Tensor],
+        target: Tensor,
+        keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """See :class:`GradientVariance`; ``model`` says where its last stage begins."""
         if keys is None:

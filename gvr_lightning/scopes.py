@@ -8,15 +8,22 @@ import fnmatch
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gvr_lightning.variance import Criterion, at_least_float32, gradient_variance, last_layer_variance, per_sample_variance
+from gvr_lightning.variance import (
+    Criterion,
+    at_least_float32,
+    gradient_variance,
+    last_layer_variance,
+    per_sample_variance,
+)
 
-
+Network = Any  # an nn.Module with .backbone and .head, which nn.Module's own types cannot say
 Through = Callable[[nn.Module, Tensor, Tensor], "Pass"]
 Compare = Callable[[nn.Module, Criterion, "Sequence[Pass]"], Tensor]
 Parameters = Callable[[nn.Module], "list[nn.Parameter]"]
@@ -41,31 +48,31 @@ class Pass:
         return criterion(self.logits, self.target)
 
 
-def whole(model: nn.Module, view: Tensor, target: Tensor) -> Pass:
+def whole(model: Network, view: Tensor, target: Tensor) -> Pass:
     """A pass through any module. Here and below logits leave in float32 at least, so losses and penalties do too."""
     return Pass(at_least_float32(model(view)), target)
 
 
-def twice_differentiable(model: nn.Module, view: Tensor, target: Tensor) -> Pass:
+def twice_differentiable(model: Network, view: Tensor, target: Tensor) -> Pass:
     """A pass through any module, by kernels that have second derivatives: fused attention has none."""
     with sdpa_kernel(SDPBackend.MATH):
         return whole(model, view, target)
 
 
-def by_head(model: nn.Module, view: Tensor, target: Tensor) -> Pass:
+def by_head(model: Network, view: Tensor, target: Tensor) -> Pass:
     """A pass that keeps what enters ``model.head``."""
     features = model.backbone(view)
     return Pass(at_least_float32(model.head(features)), target, features)
 
 
-def by_stage(model: nn.Module, view: Tensor, target: Tensor) -> Pass:
+def by_stage(model: Network, view: Tensor, target: Tensor) -> Pass:
     """A pass that also keeps what enters ``model.backbone.last_stage``."""
     entering = model.backbone.early(view)
     features = model.backbone.last_stage(entering)
     return Pass(at_least_float32(model.head(features)), target, features, entering)
 
 
-def head(model: nn.Module, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
+def head(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
     """The last layer: closed form if it is linear, else double backward through it alone."""
     losses = [p.loss(criterion) for p in passes]
     if not _is_linear(model, passes):
@@ -74,7 +81,7 @@ def head(model: nn.Module, criterion: Criterion, passes: Sequence[Pass]) -> Tens
     return last_layer_variance(losses, logits, _features(passes), model.head.bias is not None)
 
 
-def head_per_sample(model: nn.Module, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
+def head_per_sample(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
     """The last layer, each sample for itself."""
     if not _is_linear(model, passes):
         raise ValueError(f"per_sample needs a linear last layer over (B, D) features, not {type(model.head).__name__}")
@@ -82,7 +89,7 @@ def head_per_sample(model: nn.Module, criterion: Criterion, passes: Sequence[Pas
     return per_sample_variance(criterion, logits, _features(passes), targets, model.head.bias is not None)
 
 
-def last_stage(model: nn.Module, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
+def last_stage(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
     """The last stage and the head.
 
     The last stage runs again, on these rows of what entered it, in float32 and eagerly (``forward`` bypasses a
@@ -106,10 +113,10 @@ class Named:
 
     patterns: list[str]
 
-    def __call__(self, model: nn.Module, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
+    def __call__(self, model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
         return gradient_variance([p.loss(criterion) for p in passes], self.select(model))
 
-    def select(self, model: nn.Module) -> list[nn.Parameter]:
+    def select(self, model: Network) -> list[nn.Parameter]:
         """The trainable parameters that match; a ValueError with some names where none does."""
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         found = [p for name, p in named if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)]
@@ -119,7 +126,7 @@ class Named:
         return found
 
 
-def head_parameters(model: nn.Module) -> list[nn.Parameter]:
+def head_parameters(model: Network) -> list[nn.Parameter]:
     """The trainable parameters of the last layer."""
     if not hasattr(model, "head") or not hasattr(model, "backbone"):
         raise ValueError(f"{type(model).__name__} has no .backbone and .head: give layers=[name patterns] instead")
@@ -128,14 +135,14 @@ def head_parameters(model: nn.Module) -> list[nn.Parameter]:
     return params
 
 
-def linear_head_parameters(model: nn.Module) -> list[nn.Parameter]:
+def linear_head_parameters(model: Network) -> list[nn.Parameter]:
     """Likewise, of a linear last layer."""
     if not isinstance(model.head, nn.Linear):
         raise ValueError(f"per_sample needs a linear last layer, not {type(model.head).__name__}")
     return head_parameters(model)
 
 
-def last_stage_parameters(model: nn.Module) -> list[nn.Parameter]:
+def last_stage_parameters(model: Network) -> list[nn.Parameter]:
     """The trainable parameters of the last stage and the head."""
     head = head_parameters(model)
     if not (stage := _trainable(getattr(model.backbone, "last_stage", nn.Identity()))):
@@ -144,7 +151,7 @@ def last_stage_parameters(model: nn.Module) -> list[nn.Parameter]:
 
 
 @contextmanager
-def frozen_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: Network) -> Iterator[None]:
     """BatchNorm normalises with the batch's statistics as in training, but its running ones do not move."""
     norms = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for norm in norms:
@@ -156,7 +163,7 @@ def frozen_statistics(model: nn.Module) -> Iterator[None]:
             norm.track_running_stats = True
 
 
-def _is_linear(model: nn.Module, passes: Sequence[Pass]) -> bool:
+def _is_linear(model: Network, passes: Sequence[Pass]) -> bool:
     return isinstance(model.head, nn.Linear) and all(f.ndim == 2 for f in _features(passes))
 
 

@@ -142,7 +142,7 @@ def test_what_the_formula_would_break_stays(values: list[float], dtype: torch.dt
             continue
         g = torch.tensor(values, dtype=dtype).repeat(n)
         before = g.clone()
-        agr_([g, neighbour.clone()])
+        agr_([torch.ones(2), g, neighbour.clone()])
         torch.testing.assert_close(g, before, rtol=0, atol=0, equal_nan=True)
         signs = [(torch.view_as_real(t) if t.is_complex() else t).nan_to_num().signbit() for t in (g, before)]
         assert torch.equal(*signs)  # of the zeros
@@ -207,7 +207,11 @@ def test_memory_format_and_views(size: int, dtype: torch.dtype) -> None:
         plain.contiguous(memory_format=torch.channels_last),
         plain.permute(3, 0, 2, 1).contiguous().permute(1, 3, 2, 0),
     ]
-    layouts += [torch.stack([plain] * 2, -1)[..., 1], torch.cat([plain, plain])[size:]]
+    layouts += [
+        torch.stack([plain] * 2, -1)[..., 1],
+        torch.cat([plain, plain])[size:],
+        torch.cat([plain, plain], -1)[..., 5:],
+    ]
     for g in layouts:
         strides = g.stride()
         agr_([g])
@@ -290,7 +294,9 @@ def test_nothing_is_read_back_from_a_gpu() -> None:
 def test_gradients_with_a_graph_are_changed_without_recording() -> None:
     x = torch.tensor([1.0, 3.0], requires_grad=True)
     (g,) = torch.autograd.grad((x**3).sum(), x, create_graph=True)
+    node = g.grad_fn
     agr_([g])
+    assert g.grad_fn is node
     torch.testing.assert_close(g, torch.tensor([3 * 0.9, 27 * 0.1]))
 
 
@@ -591,6 +597,16 @@ def test_deepcopy_and_pickle(copy_of: Callable, with_scheduler: bool) -> None:
         schedule.step()
         assert optimizer.param_groups[0]["lr"] < 0.1 == twin.param_groups[0]["lr"]
         CosineAnnealingLR(twin, 20)
+
+
+def test_deepcopy_of_a_base_that_copies_itself_stays_wrapped() -> None:
+    class Own(SGD):
+        def __deepcopy__(self, memo: dict) -> "Own":
+            return Own([torch.ones(2)], lr=0.5)
+
+    twin = copy.deepcopy(AGR(Own([torch.ones(3)], lr=0.1)))
+    assert type(twin) is AGR
+    assert twin.param_groups[0]["lr"] == 0.5
 
 
 def test_a_bare_instance_does_not_recurse() -> None:

@@ -108,13 +108,19 @@ def data_mistakes(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         "a class that is not trained": ([*folder, f"data.root={extra}"], ["stranger"]),
         "images of two sizes": ([*folder, f"data.root={sizes}"], ["data.image_size"]),
         "channels and moments": ([*folder, f"data.root={photos}", "data.mean=[0.5]", "data.std=[0.2]"], ["data.mean"]),
-        "no CIFAR and no download": (["data=cifar10", f"data.root={tmp_path / 'x'}", "data.download=false"], ["cifar-10"]),
+        "no CIFAR and no download": (
+            ["data=cifar10", f"data.root={tmp_path / 'x'}", "data.download=false"],
+            ["cifar-10"],
+        ),
         "a damaged CIFAR file": (["data=cifar10", f"data.root={tmp_path / 'c'}"], ["data_batch_3"]),
         "a CIFAR file missing": (["data=cifar10", f"data.root={tmp_path / 'd'}"], ["data_batch_2"]),
         "nothing to resume": ([f"resume={tmp_path / 'nowhere'}"], ["nowhere", "no run to continue"]),
         "a sweep of resumes": (["-m", f"resume={tmp_path}"], ["-m"]),
         "a network for other images": (["model=timm", "model.name=vit_tiny_patch16_224"], ["1x8x8", "options"]),
-        "layers that are not there": (["regularizer=gvr", "regularizer.penalty.layers=[layer9]"], ["layer9", "match none"]),
+        "layers that are not there": (
+            ["regularizer=gvr", "regularizer.penalty.layers=[layer9]"],
+            ["layer9", "match none"],
+        ),
     }
 
 

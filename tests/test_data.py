@@ -30,7 +30,9 @@ def crops(image: Tensor, padding: int) -> list[Tensor]:
     padded = torch.zeros(3, side + 2 * padding, side + 2 * padding, dtype=image.dtype)
     padded[:, padding : padding + side, padding : padding + side] = image
     both = (padded, padded.flip(2))
-    return [p[:, y : y + side, x : x + side] for p in both for y in range(2 * padding + 1) for x in range(2 * padding + 1)]
+    return [
+        p[:, y : y + side, x : x + side] for p in both for y in range(2 * padding + 1) for x in range(2 * padding + 1)
+    ]
 
 
 def test_a_view_is_a_normalised_crop_or_its_mirror_image() -> None:
@@ -85,7 +87,10 @@ def test_random_numbers_are_uniform_and_do_not_repeat() -> None:
     for row in u:
         counts = torch.histc(row, 20, 0, 1)
         assert ((counts - 5000).square() / 5000).sum() < 50  # chi-square, 19 degrees of freedom: p < 1e-4
-    assert torch.corrcoef(torch.cat([u, uniform(hash_key(2, 1), torch.arange(100_000), 1)])).fill_diagonal_(0).abs().max() < 0.02
+    assert (
+        torch.corrcoef(torch.cat([u, uniform(hash_key(2, 1), torch.arange(100_000), 1)])).fill_diagonal_(0).abs().max()
+        < 0.02
+    )
     many = uniform(torch.tensor([[hash_key(1, 2)], [9]]), torch.arange(100), 3)
     assert torch.equal(many[:, 0], u[:, :100]) and not torch.equal(many[:, 1], u[:, :100])
     assert len({hash_key(a, b) for a in range(50) for b in range(50)}) == 2500
@@ -162,6 +167,4 @@ def test_too_few_images_and_wrong_moments_are_refused() -> None:
     with pytest.raises(UserError, match="too few"):
         ViewsDataModule(lambda: splits, Augmentation(0, False, 0), val_fraction=0.1).setup()
     with pytest.raises(UserError, match="3 channels"):
-        ViewsDataModule(
-            lambda: splits, Augmentation(0, False, 0), val_fraction=0, mean=[0.5], std=[0.5]
-        ).setup()
+        ViewsDataModule(lambda: splits, Augmentation(0, False, 0), val_fraction=0, mean=[0.5], std=[0.5]).setup()

@@ -21,7 +21,10 @@ SMALL = {
     "model=resnet18": ["model.widths=[4,8]"],
     "model=resnet20": ["model.widths=[4,8]"],
     "model=wide_resnet": ["model.depth=10", "model.widen=1"],
-    "model=timm": ["model.name=vit_tiny_patch16_224", "model.options={img_size: 8, patch_size: 4, embed_dim: 8, depth: 2, num_heads: 2}"],
+    "model=timm": [
+        "model.name=vit_tiny_patch16_224",
+        "model.options={img_size: 8, patch_size: 4, embed_dim: 8, depth: 2, num_heads: 2}",
+    ],
     "logger=tensorboard": [],
     "scheduler=warmup": ["scheduler.warmup_steps=3"],
 }  # fmt: skip
@@ -50,7 +53,7 @@ def test_every_configuration_runs(leaf: str, tmp_path: Path) -> None:
     if leaf == "trainer=gpu":
         if torch.cuda.is_available():
             pytest.skip("a GPU is there: the run would be a real one")
-        with pytest.raises(UserError, match="trainer: .*[gG][pP][uU]"):
+        with pytest.raises(UserError, match=r"trainer: .*[gG][pP][uU]"):
             tiny_run(tmp_path / "run", leaf)
         return
     cnn = not leaf.startswith(("model=", "experiment=")) or leaf == "model=small_cnn"
@@ -65,15 +68,26 @@ def test_every_configuration_runs(leaf: str, tmp_path: Path) -> None:
 def test_regularizers_go_with_every_optimizer(optimizer: str, regularizer: str, tmp_path: Path) -> None:
     summary = tiny_run(tmp_path, f"optimizer={optimizer}", f"regularizer={regularizer}", "trainer.log_every_n_steps=1")
     assert summary["status"] == "finished"
-    row = [r for r in read_metrics(tmp_path / "metrics.csv") if "agr/mean_coef/100-9999" in r][0]
-    assert 0 < float(row["agr/mean_coef/100-9999"]) < float(row["agr/mean_coef/2-99"]) < float(row["agr/max_coef/2-99"]) < 1
+    row = next(r for r in read_metrics(tmp_path / "metrics.csv") if "agr/mean_coef/100-9999" in r)
+    assert (
+        0
+        < float(row["agr/mean_coef/100-9999"])
+        < float(row["agr/mean_coef/2-99"])
+        < float(row["agr/max_coef/2-99"])
+        < 1
+    )
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
     returned = tiny_run(tmp_path, "regularizer=gvr", "seed=3", "data.val_fraction=0.1")
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary == returned
-    assert (summary["status"], summary["task"], summary["seed"], summary["world_size"]) == ("finished", "classification", 3, 1)
+    assert (summary["status"], summary["task"], summary["seed"], summary["world_size"]) == (
+        "finished",
+        "classification",
+        3,
+        1,
+    )
     assert {"test/acc", "test/loss", "test/ece", "test/top5", "val/acc", "train/loss"} <= set(summary["metrics"])
     assert summary["train"]["epochs"] == 2 and summary["train"]["steps"] == 6
     assert summary["train"]["samples"] == 160 and summary["train"]["images"] == 320
@@ -83,7 +97,9 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     rows = read_metrics(tmp_path / "metrics.csv")
     epochs = [row for row in rows if "train/loss" in row]
     assert [row["epoch"] for row in epochs] == ["0", "1"] and [row["step"] for row in epochs] == ["3", "6"]
-    assert {"train/penalty", "train/penalty_share", "train/view_agreement", "train/acc", "val/ece", "lr"} <= set(epochs[0])
+    assert {"train/penalty", "train/penalty_share", "train/view_agreement", "train/acc", "val/ece", "lr"} <= set(
+        epochs[0]
+    )
     assert "test/acc" in rows[-1]
     assert (tmp_path / "curves.png").stat().st_size > 10_000
     last, best = (torch.load(tmp_path / "checkpoints" / f"{n}.ckpt", weights_only=True) for n in ("last", "best"))
@@ -209,7 +225,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:
     tiny_run(tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match="last.ckpt is damaged"):
+    with pytest.raises(UserError, match=r"last.ckpt is damaged"):
         tiny_run(tmp_path, f"resume={tmp_path}")
 
 

@@ -46,13 +46,19 @@ def task(model: nn.Module | None = None, **options: Any) -> ClassificationTask:
 def fit(module: ClassificationTask, source: ViewsDataModule, tmp_path: Path, **options: Any) -> Trainer:
     settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
     trainer = Trainer(
-        **settings, default_root_dir=tmp_path, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0
+        **settings,
+        default_root_dir=tmp_path,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
     )
     trainer.fit(module, source)
     return trainer
 
 
-def plain_loop(module: ClassificationTask, source: ViewsDataModule, change_gradients: Any = lambda params: None) -> nn.Module:
+def plain_loop(
+    module: ClassificationTask, source: ViewsDataModule, change_gradients: Any = lambda params: None
+) -> nn.Module:
     """The same training without Lightning: the order is the documented one, by hand."""
     model, optimizer = module.model, SGD(module.model.parameters())
     here = SimpleNamespace(epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=0))))
@@ -125,7 +131,9 @@ def test_agr_comes_once_after_accumulation(tmp_path: Path, monkeypatch: pytest.M
     assert_equal(runs[0].model, runs[1].model, 1e-5)
 
 
-def test_a_transform_that_zeroes_every_gradient_leaves_the_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transform_that_zeroes_every_gradient_leaves_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(agr, "agr_", lambda grads: [g.zero_() for g in grads])
     ours = task(wrap=AGR)
     fit(ours, data(), tmp_path)

@@ -1,6 +1,6 @@
 """Paired augmentation: whole batches against torchvision's transforms, image by image.
 
-    python experiments/benchmarks/augmentation.py                       # two views of 32x32 images, one thread
+python experiments/benchmarks/augmentation.py                       # two views of 32x32 images, one thread
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """What a step of each regularizer costs, as a ratio to the training that sees the same images.
 
-    python experiments/benchmarks/step_cost.py                         # ResNet-18, batch 128
-    python experiments/benchmarks/step_cost.py --model resnet20 --batch 64 --repeats 3
+python experiments/benchmarks/step_cost.py                         # ResNet-18, batch 128
+python experiments/benchmarks/step_cost.py --model resnet20 --batch 64 --repeats 3
 """
 
 import argparse
@@ -54,7 +54,7 @@ def _step(
 ) -> Callable[[], None]:
     widths, blocks = MODELS[options.model]
     layout = torch.channels_last if options.bf16 else torch.contiguous_format
-    model = resnet((3, 32, 32), 10, widths, blocks).to(memory_format=layout)  # type: ignore[call-overload]
+    model = resnet((3, 32, 32), 10, widths, blocks).to(memory_format=layout)
     inputs = [view.contiguous(memory_format=layout) for view in views[:n]]
     sgd = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
     penalty = make()

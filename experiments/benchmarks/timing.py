@@ -3,12 +3,12 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 
 
-def interleave(jobs: dict[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
+def interleave(jobs: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
     """Seconds of every repetition of every job, the jobs taking turns."""
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(warmup + repeats):

@@ -14,7 +14,8 @@ class AGRStatistics(Callback):
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Every ``log_every_n_steps`` updates, so that no other update waits for the device."""
-        if not isinstance(optimizer, AGR) or (trainer.global_step + 1) % trainer.log_every_n_steps:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+        if not isinstance(optimizer, AGR) or (trainer.global_step + 1) % every:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         row = {f"agr/{name}": float(value) for name, value in agr_statistics(grads).items()}

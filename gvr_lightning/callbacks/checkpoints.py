@@ -42,7 +42,9 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             full = shutil.disk_usage(path.parent).free < 1 << 20 or getattr(error, "errno", None) == errno.ENOSPC
             reason = "the disk is full" if full else str(error).splitlines()[0]
-            kept = f"; the one before is untouched: make room, then resume={path.parent.parent}" if path.exists() else ""
+            kept = (
+                f"; the one before is untouched: make room, then resume={path.parent.parent}" if path.exists() else ""
+            )
             raise TrainingError(f"cannot write checkpoint {path}: {reason}{kept}") from error
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:

@@ -29,7 +29,12 @@ class Throughput(Callback):
     def summary(self) -> dict[str, Any]:
         """What summary.json tells of it."""
         rate = round(self.images_per_second, 1)
-        return {"seconds": round(self.elapsed, 3), "images_per_second": rate, "images": self.images, "samples": self.samples}
+        return {
+            "seconds": round(self.elapsed, 3),
+            "images_per_second": rate,
+            "images": self.images,
+            "samples": self.samples,
+        }
 
     def state_dict(self) -> dict[str, Any]:
         """The counts so far."""
@@ -47,7 +52,9 @@ class Throughput(Callback):
         """Start the clock."""
         self._start()
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         """Count the batch."""
         self.samples += len(batch.target)
         self.images += len(batch.target) * len(batch.views)

@@ -98,8 +98,9 @@ def _unknown(override: Override, path: list[str], node: Any, tree: Tree) -> User
 
 def _arguments(node: Any) -> Iterable[str]:
     """What a node's target takes."""
+    target = node.get("_target_") if isinstance(node, dict) else None
     try:
-        return signature(node["_target_"]).arguments if "_target_" in node else ()
+        return signature(target).arguments if isinstance(target, str) else ()
     except ImportError:
         return ()
 

@@ -27,7 +27,7 @@ def check_values(default: Any, value: Any, raw: Any, path: str = "") -> None:
         UserError: for the first value that is not what it must be.
     """
     rule = RULES.get(path) or _like(default)
-    if not is_open(value) and not rule.holds(value):
+    if (isinstance(default, dict) or not is_open(value)) and not rule.holds(value):
         written = f"{path}={show(raw)}" + (f", that is {show(value)}" if show(raw) != show(value) else "")
         raise UserError(f"{written}: must be {rule.words}")
     if path in FIXED_LENGTH and isinstance(default, list) and isinstance(value, list) and len(value) != len(default):

@@ -1,7 +1,7 @@
 """Random numbers that are a pure function of their coordinates. Imports torch only.
 
-A stateful generator's numbers depend on what was drawn before; these depend on (seed, epoch, sample, view) alone, so one
-process or four, a resumed run and an uninterrupted one, see the same pixels.
+A stateful generator's numbers depend on what was drawn before; these depend on (seed, epoch, sample, view) alone,
+so one process or four, a resumed run and an uninterrupted one, see the same pixels.
 """
 
 import torch

@@ -1,7 +1,7 @@
 """The LightningDataModule that yields the views.
 
-Its loaders hand out sample numbers only; a batch becomes (views, target) on the training device. What a batch holds is a
-pure function of (seed, epoch, sample, view).
+Its loaders hand out sample numbers only; a batch becomes (views, target) on the training device. What a batch holds
+is a pure function of (seed, epoch, sample, view).
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
 
     views: list[Tensor]
     target: Tensor
-    index: Tensor
+    samples: Tensor
     keys: Tensor | None = None  # (V, B) random numbers, from which a penalty draws its subsets
 
 
@@ -114,13 +114,11 @@ class ViewsDataModule(LightningDataModule):
         self.num_classes = len(self.splits.classes)
         mean, std = self._mean_std
         channels = train.images.shape[1]
-        moments = (None, None) if mean and std else channel_moments(train.images, self.train_index)
-        self.mean, self.std = (
-            moment if value is None else torch.tensor(value) for value, moment in zip((mean, std), moments, strict=True)
-        )
+        moments = ((), ()) if mean and std else channel_moments(train.images, self.train_index)
+        self.mean, self.std = torch.as_tensor(mean or moments[0]), torch.as_tensor(std or moments[1])
         if not len(self.mean) == len(self.std) == channels:
             raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels")
-        self.image_shape: tuple[int, int, int] = tuple(self._train_batch(self.train_index[:1], 0).views[0].shape[1:])
+        self.image_shape: tuple[int, ...] = tuple(self._train_batch(self.train_index[:1], 0).views[0].shape[1:])
         self._device_images: dict[int, tuple[Tensor, Tensor]] = {}
 
     def train_dataloader(self) -> IndexLoader:

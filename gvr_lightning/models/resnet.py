@@ -50,7 +50,9 @@ class WideBlock(nn.Module):
             nn.Dropout(dropout),
             _conv3x3(outputs, outputs),
         )
-        self.projection = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs or stride != 1 else None
+        self.projection = (
+            nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs or stride != 1 else None
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """A projecting shortcut starts after the activation, an identity before it."""

@@ -29,7 +29,11 @@ def small_cnn(image_shape: tuple[int, int, int], num_classes: int, width: int = 
     w1, w2, w3 = width, 2 * width, 4 * width
     half = nn.MaxPool2d(2, ceil_mode=True)
     early = nn.Sequential(
-        *_block(image_shape[0], w1, groups), *_block(w1, w1, groups), half, *_block(w1, w2, groups), *_block(w2, w2, groups)
+        *_block(image_shape[0], w1, groups),
+        *_block(w1, w1, groups),
+        half,
+        *_block(w1, w2, groups),
+        *_block(w2, w2, groups),
     )
     last_stage = nn.Sequential(half, *_block(w2, w3, groups), *_block(w3, w3, groups), Pool())
     return SplitNetwork(early, last_stage, nn.Linear(w3, num_classes))

@@ -45,14 +45,16 @@ def timm_network(
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ValueError(f"timm has no model {name!r}" + (f"; near ones: {', '.join(near)}" if near else ""))
     try:
-        net = timm.create_model(name, pretrained, in_chans=image_shape[0], num_classes=num_classes, **options).eval()
+        net: Any = timm.create_model(name, pretrained, in_chans=image_shape[0], num_classes=num_classes, **options).eval()
         images = torch.linspace(-1, 1, 2 * image_shape[0] * image_shape[1] * image_shape[2]).reshape(2, *image_shape)
         with torch.no_grad():
             expected = net(images)
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         shape = "x".join(map(str, image_shape))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"timm model {name!r} does not take {shape} images with options {options}: {reason}") from error
+        raise ValueError(
+            f"timm model {name!r} does not take {shape} images with options {options}: {reason}"
+        ) from error
     classifier = net.get_classifier()
     net.reset_classifier(0)
     for build in (_cut, _uncut):
@@ -67,10 +69,10 @@ class _Early(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.net: Any = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.forward_features(x)  # type: ignore[operator]
+        return self.net.forward_features(x)
 
 
 class _LastStage(nn.Module):
@@ -78,10 +80,11 @@ class _LastStage(nn.Module):
 
     def __init__(self, stage: nn.Module, after: nn.Sequential, net: nn.Module) -> None:
         super().__init__()
-        self.stage, self.after, self.net = stage, after, net
+        self.stage, self.after = stage, after
+        self.net: Any = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.forward_head(self.after(self.stage(x)), pre_logits=True)  # type: ignore[operator]
+        return self.net.forward_head(self.after(self.stage(x)), pre_logits=True)
 
 
 class _Whole(nn.Module):
@@ -89,10 +92,11 @@ class _Whole(nn.Module):
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
-        self.net = net
+        self.net: Any = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.forward_head(self.net.forward_features(x), pre_logits=True)  # type: ignore[operator]
+        features = self.net.forward_features(x)
+        return self.net.forward_head(features, pre_logits=True)
 
 
 def _cut(net: nn.Module, classifier: nn.Module) -> SplitNetwork | None:

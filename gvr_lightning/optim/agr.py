@@ -78,7 +78,7 @@ def _together_(grads: list[Tensor]) -> None:
     if totals.is_cpu and totals.isinf().any():
         sizes = [size.double() for size in sizes]
         totals = _whole(torch.stack([size.sum() for size in sizes]))
-    totals = torch.where(totals.isfinite() & (totals > 0), totals, torch.inf)  # infinity: the tensor stays as it is
+    totals = torch.where(totals > 0, totals, torch.inf)  # of zeros or NaN: with infinity the tensor stays as it is
     torch._foreach_clamp_max_(sizes, torch.finfo(sizes[0].dtype).max)  # inf / inf would be NaN
     torch._foreach_div_(sizes, totals.neg().unbind())  # not times 1 / sum, which overflows for a denormal sum
     torch._foreach_add_(sizes, 1)

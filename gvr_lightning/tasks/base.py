@@ -69,7 +69,7 @@ class BaseTask(LightningModule):
         self.make_optimizer, self.make_schedule, self.wrap = optimizer, schedule, wrap
         self.clip_norm, self.clip_value, self.accumulate, self.seed = clip_norm, clip_value, accumulate, seed
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        model.to(memory_format=self.memory_format)
         if compile:
             model.compile_backbone()  # type: ignore[operator]
         self.means = RunningMeans()
@@ -160,7 +160,7 @@ class BaseTask(LightningModule):
         for rows in (slice(int(b[0]), int(b[-1]) + 1) for b in bounds):
             views = [self.as_input(view[rows]) for view in batch.views]
             keys = None if batch.keys is None else batch.keys[:, rows]
-            yield Batch(views, batch.target[rows], batch.index[rows], keys)
+            yield Batch(views, batch.target[rows], batch.samples[rows], keys)
 
     def _step_schedule(self, interval: str) -> None:
         for config in self.trainer.lr_scheduler_configs:
@@ -180,7 +180,7 @@ class BaseTask(LightningModule):
             }
             for means in (self.means, this_step):
                 means.add(values, len(batch.target))
-        if self.global_step % self.trainer.log_every_n_steps == 0:
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._raise_if_not_finite()
             now = this_step.compute()
             self._log({"epoch": self.current_epoch, "step/loss": now["loss"], "step/penalty": now["penalty"]})
@@ -204,8 +204,8 @@ class BaseTask(LightningModule):
         views = ", ".join(f"{x.item():.4g}" for x in loss.losses)
         lr = self.trainer.optimizers[0].param_groups[0]["lr"]
         raise TrainingError(
-            f"the loss is not finite at step {self.global_step} (epoch {self.current_epoch}): losses of the views {views},"
-            f" penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}), a lower alpha,"
+            f"the loss is not finite at step {self.global_step} (epoch {self.current_epoch}): losses {views}"
+            f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}), a lower alpha,"
             f" task.clip_norm=1, or trainer.precision=32"
         )
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from gvr_lightning.data.datamodule import Batch
@@ -25,10 +25,12 @@ class ClassificationTask(BaseTask):
 
     kind = "classification"
 
-    def __init__(self, *, num_classes: int, label_smoothing: float = 0.0, calibration_bins: int = 15, **base: Any) -> None:
+    def __init__(
+        self, *, num_classes: int, label_smoothing: float = 0.0, calibration_bins: int = 15, **base: Any
+    ) -> None:
         super().__init__(**base)
         self.label_smoothing = label_smoothing
-        metrics = {
+        metrics: dict[str, Metric | MetricCollection] = {
             "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
             "top5": MulticlassAccuracy(num_classes, top_k=min(5, num_classes), average="micro", validate_args=False),
             "ece": MulticlassCalibrationError(num_classes, calibration_bins, validate_args=False),
