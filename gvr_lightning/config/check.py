@@ -39,7 +39,7 @@ def check(overrides: list[str], multirun: bool = True) -> None:
 def _check(texts: list[str], multirun: bool) -> None:
     parsed, groups = [parse(text) for text in texts], group_options()
     swept = next((o for o in parsed if o.is_sweep_override()), None)
-    if swept is not None and not multirun:
+    if swept is not None and not multirun and "hydra.mode=MULTIRUN" not in texts:
         raise UserError(f"{swept.input_line}: several values are a sweep, which needs -m; a list is written key=[a,b]")
     single = [choices(o, groups.get(o.key_or_group, [])) for o in parsed]
     structure = [chosen for chosen in single if _is_structure(chosen[0], groups)]
@@ -70,7 +70,8 @@ def _check_job(overrides: Sequence[Override], tree: Tree, default: Tree, of_swee
 def _applied(overrides: Sequence[Override], tree: Tree) -> tuple[dict[str, str], Tree, Tree]:
     """The groups' options, and the configuration with the overrides, resolved and as it is written."""
     tree = copy.deepcopy(tree)
-    for override in overrides:
+    targets_first = sorted(overrides, key=lambda override: not override.key_or_group.endswith("._target_"))
+    for override in targets_first:
         if not (override.is_hydra_override() and SIGNS[override.type]):  # what may be added there only Hydra knows
             apply(override, tree)
     made = tree.pop("hydra")["runtime"]["choices"]

@@ -80,6 +80,8 @@ def _remove(override: Override, key: str, node: Tree) -> None:
     above, _, name = key.rpartition(".")
     if ("_target_" not in node or name.startswith("_")) and above not in FREE:
         raise UserError(f"{override.input_line}: {key} cannot be removed, only given another value")
+    if "${" in str(node[name]) and name in _arguments(node):
+        raise UserError(f"{override.input_line}: {key} is {node[name]}; set that, or {key}=<value>")
     del node[name]
 
 

@@ -1,9 +1,12 @@
 """What each value must be: a table by the key's path."""
 
-import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
+
+MOST = sys.float_info.max
+LARGEST = 2**63 - 1  # what fits torch's integers
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,13 @@ class Rule:
 
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number; true and false are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST
 
 
-def whole(low: int, high: int | None = None) -> Rule:
+def whole(low: int, high: int = LARGEST) -> Rule:
     """A whole number, written as one (1e3 is a float)."""
-    words = f"a whole number >= {low}" if high is None else f"a whole number from {low} to {high}"
-    return Rule(words, lambda v: type(v) is int and low <= v and (high is None or v <= high))
+    words = f"a whole number >= {low}" if high == LARGEST else f"a whole number from {low} to {high}"
+    return Rule(words, lambda v: type(v) is int and low <= v <= high)
 
 
 def one_of(*names: str) -> Rule:

@@ -45,7 +45,9 @@ def timm_network(
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ValueError(f"timm has no model {name!r}" + (f"; near ones: {', '.join(near)}" if near else ""))
     try:
-        net: Any = timm.create_model(name, pretrained, in_chans=image_shape[0], num_classes=num_classes, **options).eval()
+        net: Any = timm.create_model(
+            name, pretrained, in_chans=image_shape[0], num_classes=num_classes, **options
+        ).eval()
         images = torch.linspace(-1, 1, 2 * image_shape[0] * image_shape[1] * image_shape[2]).reshape(2, *image_shape)
         with torch.no_grad():
             expected = net(images)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-_LARGE, _BLOCK = 2**14, 2**17  # elements: of a large tensor; that a CPU thread takes per call and keeps in its cache
+_LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
+_BLOCKS = 2**17, 2**20  # in blocks that stay cached: for one thread; for more, larger, as every call waits for them all
 _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the first size beyond it
 
 
@@ -16,16 +17,15 @@ _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the 
 def agr_(grads: Iterable[Tensor | None]) -> None:
     """Regularize gradients in place, each tensor by itself: g <- g * (1 - |g| / sum|g|).
 
-    Takes the tensors `p.grad` of any shape, memory format and device: real or complex (|g| is the modulus), dense,
-    sparse COO or DTensor (the sum is over all shards); passes over None; TypeError for anything else, parameters too.
-    Computes half precision in float32 and waits for no GPU.
+    Takes the tensors `p.grad`, or None, else TypeError: of any shape, memory format and device, real or complex (|g| is
+    the modulus), dense, sparse COO or DTensor (sum over all shards). Half precision goes by float32; no GPU is awaited.
 
     Source: Psi(g) = (1 - alpha) g, alpha = |g| / sum|g| (Jiang et al., "An Adaptive Gradient Regularization Method",
     arXiv 2407.16944). The official code turns an all-zero tensor into NaN and a one-element tensor into zero for ever;
     here both stay as they are, and so does a tensor with an infinite or NaN entry or, on a GPU, an overflowing sum.
     """
     groups = defaultdict(list)
-    buffer = torch.empty(_BLOCK * torch.get_num_threads(), dtype=torch.float32, device="cpu")
+    buffer = torch.empty(_BLOCKS[torch.get_num_threads() > 1], dtype=torch.float32, device="cpu")
     for g in _nontrivial(grads):
         if g.is_cpu and g.numel() >= _LARGE:
             _alone_(g, buffer)
@@ -73,7 +73,7 @@ def _whole(t: Tensor) -> Tensor:
 
 def _together_(grads: list[Tensor]) -> None:
     sizes = [size.to(torch.promote_types(size.dtype, torch.float32)) for size in torch._foreach_abs(grads)]
-    fused = sizes[0].is_cuda and type(sizes[0]) is Tensor  # on a CPU the norm is slow and 2% wrong
+    fused = sizes[0].is_cuda and not hasattr(sizes[0], "full_tensor")  # on a CPU the norm is slow and 2% wrong
     totals = _whole(torch.stack(torch._foreach_norm(sizes, 1) if fused else [size.sum() for size in sizes]))
     if totals.is_cpu and totals.isinf().any():
         sizes = [size.double() for size in sizes]
@@ -89,7 +89,7 @@ def _together_(grads: list[Tensor]) -> None:
 
 
 def _alone_(g: Tensor, buffer: Tensor) -> None:
-    """AGR on a large CPU tensor, a float32 one in cached blocks, two to four times as fast."""
+    """AGR on a large CPU tensor, a float32 one in cached blocks, which takes half the time."""
     flat = g.permute(sorted(range(g.dim()), key=g.stride, reverse=True))  # in memory order
     plain = type(g) is Tensor and g.dtype == torch.float32 and flat.is_contiguous()
     blocks = flat.view(-1).split(len(buffer)) if plain else ()
@@ -135,7 +135,7 @@ class AGR(Optimizer):
         return getattr(self.base, name)
 
     def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
-        return type(self), (self.base,)
+        return AGR, (self.base,)
 
     def __repr__(self) -> str:
         return f"AGR({self.base!r})"

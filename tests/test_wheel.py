@@ -1,0 +1,35 @@
+"""The installed wheel works on its own, in another folder."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from runs import TINY, TINY_CNN
+
+ROOT = Path(__file__).parents[1]
+ENTRY = (
+    "from gvr_lightning.config.folder import conf_folder; from gvr_lightning.cli import main; print(conf_folder()); main()"
+)
+
+
+def test_the_wheel_trains(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path / "dist"), str(ROOT)]
+    built = subprocess.run(build, capture_output=True, text=True)
+    assert built.returncode == 0, built.stderr
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    site = tmp_path / "site"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+        names = archive.namelist()
+    assert "gvr_lightning/conf/config.yaml" in names and not any(n.startswith(("tests", "experiments")) for n in names)
+    (metadata,) = site.glob("*.dist-info")
+    assert "gvr-train = gvr_lightning.cli:main" in (metadata / "entry_points.txt").read_text()
+    command = [sys.executable, "-c", ENTRY, "regularizer=gvr", "alpha=0.01", *TINY, *TINY_CNN]
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert Path(lines[0]) == site / "gvr_lightning" / "conf"
+    assert (Path(lines[-1]) / "summary.json").exists()
