@@ -15,16 +15,20 @@ from gvr_lightning.config.help import help_page
 from gvr_lightning.config.resume import continue_run
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")  # Hydra's flags that take one
+
 
 def main() -> None:
     """Check the command line, then hand it to Hydra; exit status 2 for a mistake, 1 for a failed run."""
+    # before torch loads: threads that wait by spinning stall each other where cores are shared
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
         print(help_page())
         return
     try:
         arguments = continue_run(arguments)
-        check([a for a in arguments if not a.startswith("-")])
+        check(_overrides(arguments), multirun=bool({"-m", "--multirun"} & set(arguments)))
     except UserError as error:
         sys.exit(_complain(error, 2))
     sys.argv[1:] = arguments
@@ -35,6 +39,12 @@ def main() -> None:
         sys.exit(_complain(error, 2))
     except KeyboardInterrupt:  # before training has begun
         sys.exit(130)
+
+
+def _overrides(arguments: list[str]) -> list[str]:
+    """The arguments that are neither flags nor a flag's value."""
+    before = ["", *arguments]
+    return [a for a, last in zip(arguments, before, strict=False) if not a.startswith("-") and last not in WITH_VALUE]
 
 
 def _job(cfg: DictConfig) -> Any:

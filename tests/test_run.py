@@ -93,7 +93,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert summary["train"]["samples"] == 160 and summary["train"]["images"] == 320
     assert len(summary["config_hash"]) == len(summary["data_hash"]) == 64 and summary["versions"]["torch"]
     config = OmegaConf.load(tmp_path / "config.yaml")
-    assert config.regularizer.penalty.alpha == 0.01 and config.optimizer.lr == 0.05  # resolved
+    assert config.regularizer.penalty.alpha == 0.01 and config.optimizer.lr == 0.02  # resolved
     rows = read_metrics(tmp_path / "metrics.csv")
     epochs = [row for row in rows if "train/loss" in row]
     assert [row["epoch"] for row in epochs] == ["0", "1"] and [row["step"] for row in epochs] == ["3", "6"]

@@ -9,9 +9,12 @@ from pathlib import Path
 from runs import TINY, TINY_CNN
 
 ROOT = Path(__file__).parents[1]
-ENTRY = (
-    "from gvr_lightning.config.folder import conf_folder; from gvr_lightning.cli import main; print(conf_folder()); main()"
-)
+ENTRY = """
+from gvr_lightning.cli import main
+from gvr_lightning.config.folder import conf_folder
+print(conf_folder())
+main()
+"""
 
 
 def test_the_wheel_trains(tmp_path: Path) -> None:

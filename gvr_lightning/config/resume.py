@@ -6,6 +6,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.errors import UserError
@@ -47,7 +48,7 @@ def _refuse_changes(folder: Path, overrides: list[str]) -> None:
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             now = _defining(compose("config", overrides=overrides))
-    except HydraException:
+    except (HydraException, OmegaConfBaseException, ValueError):
         return  # the check that follows says it better
     before = _defining(OmegaConf.load(folder / "config.yaml"))  # type: ignore[arg-type]
     changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
