@@ -66,6 +66,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     callbacks = [throughput, interruption, checkpoints, AGRStatistics(), RunProgress(throughput)]
     loggers = instantiate(cfg.logger)(folder, resume["global_step"] if resume else 0)
     trainer = build_trainer(cfg, folder, callbacks, loggers)
+    if trainer.world_size > 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: one process only, as yet; set trainer.devices=1")
     print_overview(task.model, data)
     status, tested = "failed", {}
     try:

@@ -85,7 +85,7 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("~trainer.max_epochs", ["~trainer.max_epochs", "${epochs}"]),
     ("model=resnet20 ~model.widths", ["~model.widths", "needs it"]),
     ("+lr=0.1", ["+lr=0.1", "lr=0.1 without +"]),
-    ("lr.foo=1", ["lr is a value (0.05)"]),
+    ("lr.foo=1", ["lr is a value ("]),
     ("logger.folder=x", ["logger.folder=x"]),
     # Hydra's own
     ("hydra.run.dirr=x", ["hydra.run.dirr", "did you mean hydra.run.dir?"]),

@@ -1,17 +1,16 @@
 """What does AGR cost beside the least that any such method must do, and beside the obvious loop?
 
-    python experiments/benchmarks/agr_cost.py [--repeats 100] [--threads 2] [--quick]
+    python experiments/benchmarks/agr_cost.py [--repeats 100] [--threads 2]
 
 Times, on the CPU and in turns, over the gradients of a CIFAR ResNet-18 (11.2 million in 62 tensors) and over 1000
 tensors of 64 elements: one read and one read-write of all gradients, `agr_`, and a plain Python loop of its formula.
 """
 
 import argparse
-from collections.abc import Callable
-from statistics import quantiles
-from time import perf_counter
+from functools import partial
 
 import torch
+from timing import interleave, report
 from torch import Tensor
 
 from gvr_lightning.optim.agr import agr_
@@ -46,54 +45,21 @@ def plain_loop(grads: list[Tensor]) -> None:
         g.mul_(1 - g.abs() / g.abs().sum())
 
 
-Contender = Callable[[list[Tensor]], None]
-
-
-def measure(contenders: dict[str, Contender], grads: list[Tensor], repeats: int) -> dict[str, list[float]]:
-    """Milliseconds of every contender, one after the other in each repetition; three first repetitions are dropped."""
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(repeats + 3):
-        for name, function in contenders.items():
-            start = perf_counter()
-            function(grads)
-            times[name].append(1000 * (perf_counter() - start))
-    return {name: values[3:] for name, values in times.items()}
-
-
-def spread(values: list[float]) -> str:
-    """Median and interquartile range."""
-    low, median, high = quantiles(values, n=4)
-    return f"{median:7.2f} [{low:.2f}, {high:.2f}]"
-
-
 def main() -> None:
     """Print one table for each set of gradients."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=100, help="repetitions of each contender, at least 2")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    parser.add_argument("--quick", action="store_true", help="10 repetitions: does it run?")
-    args = parser.parse_args()
-    repeats = 10 if args.quick else max(args.repeats, 2)
-    torch.set_num_threads(args.threads)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-
-    contenders: dict[str, Contender] = {
-        "a: one read, one read-write": read_and_write,
-        "b: agr_": agr_,
-        "c: plain loop": plain_loop,
-    }
+    contenders = {"read + read-write": read_and_write, "agr_": agr_, "plain loop": plain_loop}
     for title, shapes in (("ResNet-18", resnet18_shapes()), ("1000 small tensors", [(64,)] * 1000)):
         grads = [torch.randn(shape) for shape in shapes]
-        elements = sum(g.numel() for g in grads)
-        print(f"{title}: {elements:,} float32 in {len(grads)} tensors, {args.threads} threads, n = {repeats}")
-        print("  median [quartiles]")
-        times = measure(contenders, grads, repeats)
-        for name, values in times.items():
-            print(f"  {name:28} {spread(values)} ms")
-        a, b, c = times.values()
-        for name, others in (("b / a", a), ("b / c", c)):
-            print(f"  {name:28} {spread([x / y for x, y in zip(b, others, strict=True)])}")
-        print()
+        print(f"{title}: {sum(g.numel() for g in grads):,} float32 in {len(grads)} tensors")
+        jobs = {name: partial(contender, grads) for name, contender in contenders.items()}
+        seconds = interleave(jobs, options.repeats, warmup=3)
+        report(seconds, {"agr_": "read + read-write", "plain loop": "agr_"}, "ms", 1e3)
 
 
 if __name__ == "__main__":

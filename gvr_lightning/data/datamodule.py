@@ -150,19 +150,19 @@ class ViewsDataModule(LightningDataModule):
     def _train_batch(self, index: Tensor, epoch: int) -> Batch:
         images, target = self._take(self._splits.train, index)
         keys = [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
-        mean, std = self.mean.to(images.device), self.std.to(images.device)
-        views = self.augmentation(images, mean, std, index, keys)
+        views = self.augmentation(images, self.mean, self.std, index, keys)
         return Batch(views, target, index, uniform(hash_key(SUBSET, self.seed, epoch), index, self.views))
 
     def _eval_batch(self, index: Tensor, images_of: ImageSet) -> Batch:
         images, target = self._take(images_of, index)
-        mean, std = self.mean.to(images.device), self.std.to(images.device)
         if self.eval_augmentation is not None:
-            return Batch(self.eval_augmentation(images, mean, std, index, [0]), target, index)
-        return Batch([normalise(images, mean, std)], target, index)
+            return Batch(self.eval_augmentation(images, self.mean, self.std, index, [0]), target, index)
+        return Batch([normalise(images, self.mean, self.std)], target, index)
 
     def _take(self, images_of: ImageSet, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of a set, on the index's device; the whole set stays there if it may."""
+        """Rows of a set, on the index's device; the whole set stays there if it may, the moments always."""
+        if self.mean.device != index.device:
+            self.mean, self.std = self.mean.to(index.device), self.std.to(index.device)
         if index.device.type == "cpu" or not self.on_device:
             at = index.cpu()
             return images_of.images[at].to(index.device), images_of.targets[at].to(index.device)
