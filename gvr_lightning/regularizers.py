@@ -1,16 +1,12 @@
-"""Penalties as configured objects: the model and the views in, the regularized loss out. Imports torch only.
-
-A penalty makes the forward passes itself, since which rows and which layers it needs decides what is cheapest.
-"""
+"""GVR as configured objects: the model and the views in, the regularized loss out. Imports torch only."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from gvr_lightning import scopes
+from gvr_lightning.penalty import Penalty, RegularizedLoss
 from gvr_lightning.scopes import Compare, Parameters, Pass, Through
 from gvr_lightning.variance import Criterion, gradient_variance
 
@@ -21,77 +17,7 @@ LAYERS: dict[str, tuple[Through, Compare, Parameters]] = {
 }
 
 
-@dataclass
-class RegularizedLoss:
-    """What a penalty returns: V scalar losses, the penalty before alpha, and each view's logits and targets."""
-
-    losses: list[Tensor]
-    penalty: Tensor
-    alpha: float
-    logits: list[Tensor]
-    targets: list[Tensor]
-
-    @property
-    def weighted(self) -> Tensor:
-        """Alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
-        return self.alpha * self.penalty if self.alpha else torch.zeros_like(self.penalty)
-
-    @property
-    def total(self) -> Tensor:
-        """L_1 + ... + L_V + alpha * penalty: what to call ``backward()`` on."""
-        return torch.stack(self.losses).sum() + self.weighted
-
-
-class Penalty(Protocol):
-    """What a task asks of a penalty."""
-
-    alpha: float
-    double_backward: bool  # whether the whole network may be differentiated twice, which rules out torch.compile
-
-    def __call__(
-        self,
-        model: nn.Module,
-        criterion: Criterion,
-        views: Sequence[Tensor],
-        target: Tensor,
-        keys: Tensor | None = None,
-    ) -> RegularizedLoss:
-        """The views' losses and the penalty; see :class:`GradientVariance` for the arguments."""
-
-    def check(self, model: nn.Module) -> None:
-        """ValueError for a model that the penalty does not fit."""
-
-    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
-        """What is left to do once the optimizer has stepped."""
-
-
-class NoPenalty:
-    """The null object: the views' losses alone. With one view plain training, with two the control for GVR."""
-
-    alpha = 0.0
-    double_backward = False
-
-    def __call__(
-        self,
-        model: nn.Module,
-        criterion: Criterion,
-        views: Sequence[Tensor],
-        target: Tensor,
-        keys: Tensor | None = None,
-    ) -> RegularizedLoss:
-        """The views' losses, with a penalty of zero."""
-        passes = [scopes.whole(model, view, target) for view in views]
-        losses = [p.loss(criterion) for p in passes]
-        return _regularized(passes, losses, torch.zeros_like(losses[0]), self.alpha)
-
-    def check(self, model: nn.Module) -> None:
-        """Any model will do."""
-
-    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
-        """Nothing is left to do."""
-
-
-class GradientVariance:
+class GradientVariance(Penalty):
     """GVR: alpha * ||g_1 - g_2||^2 between the views' gradients of chosen layers.
 
     In any loop, for a model with ``.backbone`` and ``.head``::
@@ -146,14 +72,7 @@ class GradientVariance:
         target: Tensor,
         keys: Tensor | None = None,
     ) -> RegularizedLoss:
-        """Forward passes, losses and penalty.
-
-        Args:
-            model: has ``.backbone`` and ``.head`` (for name patterns any module will do).
-            criterion: (logits (B, C), target (B, ...)) -> scalar.
-            views: V >= 2 inputs (B, ...) of the same samples; one if ``split``.
-            target: labels (B, ...), those of every view.
-            keys: random numbers (V, B); the rows with the smallest make the subset. Default: torch's generator.
+        """See :meth:`Penalty.__call__`; two views or more, or one if ``split``.
 
         Raises:
             ValueError: for a number of views that does not fit ``split``.
@@ -170,14 +89,11 @@ class GradientVariance:
             penalty = torch.zeros_like(losses[0])
         else:
             penalty = self._compare(model, criterion, self._subsets(passes, keys))
-        return _regularized(passes, losses, penalty, self.alpha)
+        return RegularizedLoss.of(passes, losses, penalty, self.alpha)
 
     def check(self, model: nn.Module) -> None:
         """Raise a ValueError for a model without the layers that are to be compared."""
         self.parameters(model)
-
-    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
-        """Nothing is left to do."""
 
     def _subsets(self, passes: list[Pass], keys: Tensor) -> list[Pass]:
         if self.subset is None:
@@ -188,7 +104,7 @@ class GradientVariance:
         return [p.rows(order[0 if self.shared else v]) for v, p in enumerate(passes)]
 
 
-class PublishedGradientVariance:
+class PublishedGradientVariance(Penalty):
     """GVR as the published code behaves, for comparison with its figures.
 
     The last stage and the head are compared on one subset of 32 rows that the views share, by passes of their own
@@ -217,7 +133,7 @@ class PublishedGradientVariance:
         target: Tensor,
         keys: Tensor | None = None,
     ) -> RegularizedLoss:
-        """See :class:`GradientVariance`; ``model`` says where its last stage begins."""
+        """See :meth:`Penalty.__call__`; ``model`` says where its last stage begins."""
         if keys is None:
             keys = torch.rand(1, len(target), device=target.device)
         rows = keys[0].argsort()[: self.subset]
@@ -225,7 +141,7 @@ class PublishedGradientVariance:
             small = [scopes.twice_differentiable(model, view[rows], target[rows]) for view in views]
             penalty = gradient_variance([p.loss(criterion) for p in small], scopes.last_stage_parameters(model))
             passes = [scopes.whole(model, view, target) for view in views]
-        return _regularized(passes, [p.loss(criterion) for p in passes], penalty, self.alpha)
+        return RegularizedLoss.of(passes, [p.loss(criterion) for p in passes], penalty, self.alpha)
 
     def check(self, model: nn.Module) -> None:
         """Raise a ValueError for a model that does not say where its last stage begins."""
@@ -242,7 +158,3 @@ def _check(alpha: float, subset: int | None) -> None:
         raise ValueError(f"alpha must be a finite number >= 0, got {alpha}")
     if subset is not None and subset < 1:
         raise ValueError(f"subset must be a number of rows >= 1, got {subset}")
-
-
-def _regularized(passes: list[Pass], losses: list[Tensor], penalty: Tensor, alpha: float) -> RegularizedLoss:
-    return RegularizedLoss(losses, penalty, alpha, [p.logits for p in passes], [p.target for p in passes])

@@ -9,7 +9,10 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gvr_lightning"
 TORCH_ONLY = [
-    *(PACKAGE / name for name in ("__init__.py", "errors.py", "variance.py", "scopes.py", "regularizers.py")),
+    *(
+        PACKAGE / name
+        for name in ("__init__.py", "errors.py", "variance.py", "scopes.py", "penalty.py", "regularizers.py")
+    ),
     *(PACKAGE / "data" / name for name in ("augmentation.py", "counter_random.py")),
     *sorted((PACKAGE / "optim").glob("*.py")),
     *sorted((PACKAGE / "models").glob("*.py")),

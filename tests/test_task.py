@@ -21,9 +21,9 @@ from gvr_lightning.errors import TrainingError, UserError
 from gvr_lightning.models.resnet import resnet
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.optim import agr, schedules
-from gvr_lightning.regularizers import NoPenalty
-from gvr_lightning.tasks.base import RunningMeans
+from gvr_lightning.penalty import NoPenalty
 from gvr_lightning.tasks.classification import ClassificationTask
+from gvr_lightning.tasks.means import RunningMeans
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 

@@ -36,9 +36,10 @@ def from_source(module: str, name: str) -> Signature | None:
     own = _of_arguments(init.args, skip=1) if init else Signature(open=True)
     if not own.open:
         return own
-    base = node.bases[0] if len(node.bases) == 1 else None
+    bases = [base for base in node.bases if not (isinstance(base, ast.Name) and base.id == "ABC")]
+    base = bases[0] if len(bases) == 1 else None
     inherited = from_source(home, base.id) if isinstance(base, ast.Name) else None
-    if not node.bases and init is None:
+    if not bases and init is None:
         return Signature()
     return own | inherited if inherited else None
 

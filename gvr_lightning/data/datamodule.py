@@ -4,7 +4,7 @@ Its loaders hand out sample numbers only; a batch becomes (views, target) on the
 is a pure function of (seed, epoch, sample, view).
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.counter_random import hash_key, permutation, uniform
-from gvr_lightning.data.image_set import ImageSet, Splits
+from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments
+from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.errors import UserError
 
 ORDER, VIEW, SUBSET, SPLIT = range(4)  # what a random number is for, so that no two uses share one
@@ -26,28 +27,6 @@ class Batch(NamedTuple):
     target: Tensor
     samples: Tensor
     keys: Tensor | None = None  # (V, B) random numbers, from which a penalty draws its subsets
-
-
-class IndexLoader:
-    """Batches of sample numbers, in an order that may depend on the epoch, from the batch at which a run stopped on.
-
-    Args:
-        order: () -> all sample numbers, in this epoch's order.
-        n: how many there are.
-        batch_size: the last batch may be smaller.
-        start: () -> the first batch of this epoch that is still to be done.
-    """
-
-    def __init__(self, order: Callable[[], Tensor], n: int, batch_size: int, start: Callable[[], int]) -> None:
-        self.order, self.n, self.batch_size, self.start = order, n, batch_size, start
-
-    def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        order = self.order()
-        for batch in range(self.start(), len(self)):
-            yield order[batch * self.batch_size : (batch + 1) * self.batch_size]
 
 
 class ViewsDataModule(LightningDataModule):
@@ -201,20 +180,3 @@ class ViewsDataModule(LightningDataModule):
     @property
     def _trainer(self) -> Any:
         return self.trainer
-
-
-def channel_moments(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of each channel in [0, 1], float32 (C,), exact whatever the number of pixels.
-
-    From counts of the 256 levels; a constant channel has standard deviation 1, so that it can be divided by.
-    """
-    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for rows in index.split(4096):
-        part = images[rows]
-        for c in range(images.shape[1]):
-            counts[c] += torch.bincount(part[:, c].flatten(), minlength=256)
-    level = torch.arange(256, dtype=torch.float64) / 255
-    weight = counts / counts.sum(1, keepdim=True)
-    mean = weight @ level
-    std = (weight @ level.square() - mean.square()).clamp(min=0).sqrt()
-    return mean.float(), torch.where(std > 0, std, torch.ones_like(std)).float()

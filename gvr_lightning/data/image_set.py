@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 
@@ -32,3 +33,20 @@ def content_hash(*sets: ImageSet) -> str:
         digest.update(repr(tuple(tensor.shape)).encode())
         digest.update(np.ascontiguousarray(tensor.numpy()).data)
     return digest.hexdigest()
+
+
+def channel_moments(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of each channel in [0, 1], float32 (C,), exact whatever the number of pixels.
+
+    From counts of the 256 levels; a constant channel has standard deviation 1, so that it can be divided by.
+    """
+    counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
+    for rows in index.split(4096):
+        part = images[rows]
+        for c in range(images.shape[1]):
+            counts[c] += torch.bincount(part[:, c].flatten(), minlength=256)
+    level = torch.arange(256, dtype=torch.float64) / 255
+    weight = counts / counts.sum(1, keepdim=True)
+    mean = weight @ level
+    std = (weight @ level.square() - mean.square()).clamp(min=0).sqrt()
+    return mean.float(), torch.where(std > 0, std, torch.ones_like(std)).float()

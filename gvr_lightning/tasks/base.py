@@ -18,7 +18,8 @@ from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.data.datamodule import Batch
 from gvr_lightning.errors import TrainingError, UserError
 from gvr_lightning.optim.schedules import Schedule
-from gvr_lightning.regularizers import Penalty, RegularizedLoss
+from gvr_lightning.penalty import Penalty, RegularizedLoss
+from gvr_lightning.tasks.means import RunningMeans
 
 
 class BaseTask(LightningModule):
@@ -106,7 +107,8 @@ class BaseTask(LightningModule):
                 loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys)
                 share = loss.total * (len(part.target) / len(batch.target))
                 self._require_finite(loss)
-                self.manual_backward(share)
+                with torch.autocast(self.device.type, enabled=False):  # or float32's own backward would be in bf16
+                    self.manual_backward(share)
                 total += share.detach()
                 if len(first) < self.accumulate:
                     first.append((part, loss))
@@ -208,25 +210,3 @@ class BaseTask(LightningModule):
             f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}), a lower alpha,"
             f" task.clip_norm=1, or trainer.precision=32"
         )
-
-
-class RunningMeans:
-    """Means of named 0-d tensors over an epoch's samples, kept on their device."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.weight = 0
-
-    def add(self, values: dict[str, Tensor], weight: int) -> None:
-        """Add values that stand for ``weight`` samples."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value * weight
-        self.weight += weight
-
-    def compute(self) -> dict[str, float]:
-        """The means so far."""
-        return {name: float(value) / self.weight for name, value in self.sums.items()}
-
-    def reset(self) -> None:
-        """Start again."""
-        self.sums, self.weight = {}, 0

@@ -9,7 +9,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from gvr_lightning.data.datamodule import Batch
-from gvr_lightning.regularizers import RegularizedLoss
+from gvr_lightning.penalty import RegularizedLoss
 from gvr_lightning.tasks.base import BaseTask
 
 

@@ -1,0 +1,91 @@
+"""What a penalty is, what it returns, and the one that adds nothing. Imports torch only."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gvr_lightning.scopes import Pass, whole
+from gvr_lightning.variance import Criterion
+
+
+@dataclass
+class RegularizedLoss:
+    """What a penalty returns: V scalar losses, the penalty before alpha, and each view's logits and targets."""
+
+    losses: list[Tensor]
+    penalty: Tensor
+    alpha: float
+    logits: list[Tensor]
+    targets: list[Tensor]
+
+    @classmethod
+    def of(cls, passes: Sequence[Pass], losses: list[Tensor], penalty: Tensor, alpha: float) -> "RegularizedLoss":
+        """From the views' passes through the network."""
+        return cls(losses, penalty, alpha, [p.logits for p in passes], [p.target for p in passes])
+
+    @property
+    def weighted(self) -> Tensor:
+        """Alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
+        return self.alpha * self.penalty if self.alpha else torch.zeros_like(self.penalty)
+
+    @property
+    def total(self) -> Tensor:
+        """L_1 + ... + L_V + alpha * penalty: what to call ``backward()`` on."""
+        return torch.stack(self.losses).sum() + self.weighted
+
+
+class Penalty(ABC):
+    """What a task asks of a penalty.
+
+    It makes the forward passes itself, since which rows and which layers it needs decides what is cheapest.
+    """
+
+    alpha: float = 0.0
+    double_backward: bool = (
+        False  # whether the whole network may be differentiated twice, which rules out torch.compile
+    )
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        views: Sequence[Tensor],
+        target: Tensor,
+        keys: Tensor | None = None,
+    ) -> RegularizedLoss:
+        """Forward passes, losses and penalty.
+
+        Args:
+            model: has ``.backbone`` and ``.head`` (without a penalty, or for name patterns, any module will do).
+            criterion: (logits (B, C), target (B, ...)) -> scalar.
+            views: V inputs (B, ...) of the same samples.
+            target: labels (B, ...), those of every view.
+            keys: random numbers (V, B); the rows with the smallest make a subset. Default: torch's generator.
+        """
+
+    def check(self, model: nn.Module) -> None:  # noqa: B027 (most fit any model)
+        """Raise a ValueError for a model that the penalty does not fit."""
+
+    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:  # noqa: B027 (most have nothing to do)
+        """What is left to do once the optimizer has stepped."""
+
+
+class NoPenalty(Penalty):
+    """The null object: the views' losses alone. With one view plain training, with two the control for GVR."""
+
+    def __call__(
+        self,
+        model: nn.Module,
+        criterion: Criterion,
+        views: Sequence[Tensor],
+        target: Tensor,
+        keys: Tensor | None = None,
+    ) -> RegularizedLoss:
+        """The views' losses, with a penalty of zero."""
+        passes = [whole(model, view, target) for view in views]
+        losses = [p.loss(criterion) for p in passes]
+        return RegularizedLoss.of(passes, losses, torch.zeros_like(losses[0]), self.alpha)
