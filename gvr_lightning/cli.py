@@ -57,6 +57,10 @@ def _job(cfg: DictConfig) -> Any:
         sys.exit(_complain(error, 2))
     except TrainingError as error:
         sys.exit(_complain(error, 1))
+    except OSError as error:
+        kept = (folder / "checkpoints" / "last.ckpt").exists()
+        hint = f"; what was saved before is untouched: mend that, then resume={folder}" if kept else ""
+        sys.exit(_complain(f"cannot read or write: {error}{hint}", 1))
     except Interrupted as stop:
         print(f"interrupted; continue with resume={folder}", file=sys.stderr)
         sys.exit(128 + stop.signum)
@@ -66,6 +70,6 @@ def _job(cfg: DictConfig) -> Any:
     return summary["metrics"].get("val/acc")
 
 
-def _complain(error: Exception, status: int) -> int:
+def _complain(error: object, status: int) -> int:
     print(f"error: {error}", file=sys.stderr)
     return status

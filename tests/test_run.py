@@ -1,5 +1,6 @@
 """Whole runs: every configuration on tiny data, what a run leaves, interruption and resume."""
 
+import errno
 import json
 import math
 import signal
@@ -219,6 +220,23 @@ def test_resume_refuses_other_images(tmp_path: Path) -> None:
     next((tmp_path / "photos" / "train").rglob("*.*g")).unlink()
     with pytest.raises(UserError, match="content differs"):
         tiny_run(tmp_path / "run", *settings, f"resume={tmp_path / 'run'}", "epochs=3")
+
+
+def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save, saved = torch.save, []
+
+    def until_full(checkpoint: Any, path: Path) -> None:
+        save(checkpoint, path)
+        saved.append(path)
+        if len(saved) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", until_full)
+    with pytest.raises(TrainingError, match=r"last.ckpt: the disk is full; the one before is untouched"):
+        tiny_run(tmp_path)
+    assert [path.name for path in (tmp_path / "checkpoints").glob("*.tmp")] == []
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == "failed"
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path: Path) -> None:

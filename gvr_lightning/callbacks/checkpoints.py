@@ -110,4 +110,11 @@ class Checkpoints(Checkpoint):
             self.best, self.best_epoch = None if value is None else float(value), trainer.current_epoch
         trainer.save_checkpoint(self.last_path)
         if better and trainer.is_global_zero:
-            atomic(self.best_path, lambda temporary: shutil.copyfile(self.last_path, temporary))
+            atomic(self.best_path, self._link_last)
+
+    def _link_last(self, temporary: Path) -> None:
+        """One file under two names where the disk can: the next last.ckpt is another file."""
+        try:
+            os.link(self.last_path, temporary)
+        except OSError:
+            shutil.copyfile(self.last_path, temporary)
