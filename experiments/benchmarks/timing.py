@@ -1,6 +1,7 @@
 """Interleaved timing: what is compared runs in turn, so that a noisy machine disturbs all alike."""
 
 import platform
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -9,12 +10,13 @@ import torch
 
 
 def interleave(jobs: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
-    """Seconds of every repetition of every job, the jobs taking turns."""
+    """Seconds of every repetition of every job, the jobs taking turns, each round in another order."""
+    order = random.Random(0)
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(warmup + repeats):
-        for name, job in jobs.items():
+        for name in order.sample(list(jobs), len(jobs)):
             start = time.perf_counter()
-            job()
+            jobs[name]()
             if repeat >= warmup:
                 seconds[name].append(time.perf_counter() - start)
     return seconds

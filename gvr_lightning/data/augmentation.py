@@ -49,22 +49,23 @@ class Augmentation:
         """One gather of bytes for all views: (B, C, H, W) to (V, B, C, H, W)."""
         (B, C, H, W), V = images.shape, u.shape[1]
         canvas = F.pad(images, [self.padding] * 4)
-        row, column = (torch.arange(n, device=u.device).expand(V, B, n) for n in (H, W))
-        if self.flip:
-            column = torch.where((u[0] < 0.5).unsqueeze(2), W - 1 - column, column)
-        top, left = (_below(draw, 2 * self.padding + 1).unsqueeze(2) for draw in u[1:])
-        pixel = ((row + top) * canvas.shape[3]).unsqueeze(3) + (column + left).unsqueeze(2)
-        index = pixel.view(V, B, 1, H * W).expand(-1, -1, C, -1)
-        return canvas.flatten(2).expand(V, -1, -1, -1).gather(3, index).view(V, B, C, H, W)
+        width = canvas.shape[3]
+        row, column = (torch.arange(n, device=u.device) for n in (H, W))
+        upright = (row * width).unsqueeze(1) + column
+        pixel = torch.stack([upright, upright.flip(1)]).view(2, H * W)  # of a crop in the corner, and its mirror image
+        mirrored = (u[0] < 0.5).long() if self.flip else torch.zeros_like(u[0], dtype=torch.int64)
+        top, left = (_below(draw, 2 * self.padding + 1) for draw in u[1:])
+        index = pixel.index_select(0, mirrored.flatten()).add_((top * width + left).view(-1, 1)).view(V, B, 1, H * W)
+        return canvas.flatten(2).expand(V, -1, -1, -1).gather(3, index.expand(-1, -1, C, -1)).view(V, B, C, H, W)
 
     def _outside(self, u: Tensor, H: int, W: int) -> Tensor:
         """(V, B, H, W): 0 in the square, whose corner is uniform in [-side//2, n - side//2), 1 elsewhere."""
-        inside = []
+        outside = []
         for draw, n in ((u[0], H), (u[1], W)):
             offset = torch.arange(n, device=u.device) - (_below(draw, n).unsqueeze(2) - self.cutout // 2)
-            inside.append(((offset >= 0) & (offset < self.cutout)).float())
-        rows = inside[0].mul_((u[2] < self.cutout_prob).unsqueeze(2))
-        return 1 - rows.unsqueeze(3) * inside[1].unsqueeze(2)
+            outside.append((offset < 0) | (offset >= self.cutout))
+        rows, columns = outside[0] | (u[2] >= self.cutout_prob).unsqueeze(2), outside[1]
+        return torch.maximum(rows.float().unsqueeze(3), columns.float().unsqueeze(2))
 
 
 class PerImage:
