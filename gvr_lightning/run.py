@@ -33,9 +33,7 @@ SILENCED = (
     "Total length of .* across ranks is zero.*",  # a run without a validation part
     ".*does not have many workers.*",  # the loaders hand out numbers; workers would only slow them down
     ".*dataloader is not resumable.*",  # it is: it starts at the batch that the loop says
-    ".*`training_step` returned `None`.*",  # as manual optimization may
-    ".*Checkpoint directory .* exists and is not empty.*",  # a resumed run's own
-    ".*is not a power of two.*|.*treespec, LeafSpec.*",  # Lightning's own use of a deprecated torch name
+    ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated torch name
 )
 
 
@@ -69,36 +67,40 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if trainer.world_size > 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: one process only, as yet; set trainer.devices=1")
     print_overview(task.model, data)
-    status, tested = "failed", {}
+    summary: dict[str, Any] = {
+        "status": "failed",
+        "task": task.kind,
+        "seed": cfg.seed,
+        "world_size": trainer.world_size,
+    }
+    tested: dict[str, float] = {}
     try:
         with interruption:
             trainer.fit(task, data, ckpt_path=checkpoints.last_path if resume else None)
-            path = {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
-            task.load_state_dict(load_checkpoint(path)["state_dict"])
-            trainer.test(task, data, verbose=False)
-            tested = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("test/")}
-        status = "finished"
+            tested = _test(
+                trainer, task, data, {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
+            )
+        summary["status"] = "finished"
     except Interrupted:
-        status = "interrupted"
+        summary["status"] = "interrupted"
         raise
     finally:
         trained = {name: value for name, value in task.last_row.items() if name.startswith(("train/", "val/"))}
         best = {} if checkpoints.best is None else {f"{MONITOR}_best": checkpoints.best}
-        summary = {
-            "status": status,
-            "task": task.kind,
-            "seed": cfg.seed,
-            "world_size": trainer.world_size,
-            "metrics": {**trained, **best, **tested},
-            "train": {"epochs": trainer.current_epoch, "steps": trainer.global_step, **throughput.summary()},
-            "versions": versions(),
-            "git": git_state(),
-            "config_hash": config_hash(config),
-            "data_hash": data.data_hash,
-        }
+        summary["metrics"] = {**trained, **best, **tested}
+        summary["train"] = {"epochs": trainer.current_epoch, "steps": trainer.global_step, **throughput.summary()}
+        summary |= {"versions": versions(), "git": git_state()}
+        summary |= {"config_hash": config_hash(config), "data_hash": data.data_hash}
         write_summary(folder / "summary.json", summary)
         draw_curves(folder / METRICS, folder / "curves.png", cfg.name)
     return summary
+
+
+def _test(trainer: Trainer, task: BaseTask, data: ViewsDataModule, checkpoint: Path) -> dict[str, float]:
+    """Score the test images with a checkpoint's weights."""
+    task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    trainer.test(task, data, verbose=False)
+    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
 
 
 def build_data(cfg: DictConfig) -> ViewsDataModule:

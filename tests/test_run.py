@@ -222,6 +222,12 @@ def test_resume_refuses_other_images(tmp_path: Path) -> None:
         tiny_run(tmp_path / "run", *settings, f"resume={tmp_path / 'run'}", "epochs=3")
 
 
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    finished = tiny_run(tmp_path, "regularizer=gvr")
+    again = tiny_run(tmp_path, "regularizer=gvr", f"resume={tmp_path}")
+    assert again["metrics"] == finished["metrics"] and again["train"] == finished["train"]
+
+
 def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     save, saved = torch.save, []
 

@@ -141,12 +141,13 @@ class BaseTask(LightningModule):
         self.means.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The means so far, for a checkpoint in the middle of an epoch."""
+        """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
         checkpoint["epoch_means"] = {"sums": dict(self.means.sums), "weight": self.means.weight}
+        checkpoint["last_row"] = self.last_row
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take the means up again."""
-        means = checkpoint["epoch_means"]
+        """Take them up again."""
+        means, self.last_row = checkpoint["epoch_means"], checkpoint["last_row"]
         self.means.sums = {name: value.to(self.device) for name, value in means["sums"].items()}
         self.means.weight = means["weight"]
 
