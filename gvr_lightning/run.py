@@ -67,33 +67,46 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     if trainer.world_size > 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: one process only, as yet; set trainer.devices=1")
     print_overview(task.model, data)
-    summary: dict[str, Any] = {
-        "status": "failed",
-        "task": task.kind,
-        "seed": cfg.seed,
-        "world_size": trainer.world_size,
-    }
-    tested: dict[str, float] = {}
+    status, tested = "failed", {}
     try:
         with interruption:
             trainer.fit(task, data, ckpt_path=checkpoints.last_path if resume else None)
-            tested = _test(
-                trainer, task, data, {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
-            )
-        summary["status"] = "finished"
+            path = {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
+            tested = _test(trainer, task, data, path)
+        status = "finished"
     except Interrupted:
-        summary["status"] = "interrupted"
+        status = "interrupted"
         raise
     finally:
-        trained = {name: value for name, value in task.last_row.items() if name.startswith(("train/", "val/"))}
         best = {} if checkpoints.best is None else {f"{MONITOR}_best": checkpoints.best}
-        summary["metrics"] = {**trained, **best, **tested}
-        summary["train"] = {"epochs": trainer.current_epoch, "steps": trainer.global_step, **throughput.summary()}
-        summary |= {"versions": versions(), "git": git_state()}
-        summary |= {"config_hash": config_hash(config), "data_hash": data.data_hash}
+        summary = _summary(status, config, trainer, task, data, throughput, {**best, **tested})
         write_summary(folder / "summary.json", summary)
         draw_curves(folder / METRICS, folder / "curves.png", cfg.name)
     return summary
+
+
+def _summary(
+    status: str,
+    config: dict[str, Any],
+    trainer: Trainer,
+    task: BaseTask,
+    data: ViewsDataModule,
+    throughput: Throughput,
+    metrics: dict[str, float],
+) -> dict[str, Any]:
+    trained = {name: value for name, value in task.last_row.items() if name.startswith(("train/", "val/"))}
+    return {
+        "status": status,
+        "task": task.kind,
+        "seed": config["seed"],
+        "world_size": trainer.world_size,
+        "metrics": {**trained, **metrics},
+        "train": {"epochs": trainer.current_epoch, "steps": trainer.global_step, **throughput.summary()},
+        "versions": versions(),
+        "git": git_state(),
+        "config_hash": config_hash(config),
+        "data_hash": data.data_hash,
+    }
 
 
 def _test(trainer: Trainer, task: BaseTask, data: ViewsDataModule, checkpoint: Path) -> dict[str, float]:
