@@ -61,12 +61,14 @@ def twice_differentiable(model: Network, view: Tensor, target: Tensor) -> Pass:
 
 def by_head(model: Network, view: Tensor, target: Tensor) -> Pass:
     """A pass that keeps what enters ``model.head``."""
+    _require_parts(model)
     features = model.backbone(view)
     return Pass(at_least_float32(model.head(features)), target, features)
 
 
 def by_stage(model: Network, view: Tensor, target: Tensor) -> Pass:
     """A pass that also keeps what enters ``model.backbone.last_stage``."""
+    _require_parts(model)
     entering = model.backbone.early(view)
     features = model.backbone.last_stage(entering)
     return Pass(at_least_float32(model.head(features)), target, features, entering)
@@ -128,8 +130,7 @@ class Named:
 
 def head_parameters(model: Network) -> list[nn.Parameter]:
     """The trainable parameters of the last layer."""
-    if not hasattr(model, "head") or not hasattr(model, "backbone"):
-        raise ValueError(f"{type(model).__name__} has no .backbone and .head: give layers=[name patterns] instead")
+    _require_parts(model)
     if not (params := _trainable(model.head)):
         raise ValueError("the model's head has no trainable parameter to compare the gradients of")
     return params
@@ -161,6 +162,14 @@ def frozen_statistics(model: Network) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
+
+
+def _require_parts(model: Network) -> None:
+    if not hasattr(model, "head") or not hasattr(model, "backbone"):
+        name = type(model).__name__
+        raise ValueError(
+            f"{name} has no .backbone and .head: wrap it in a SplitNetwork, or give layers=[name patterns]"
+        )
 
 
 def _is_linear(model: Network, passes: Sequence[Pass]) -> bool:
