@@ -98,12 +98,13 @@ class BaseTask(LightningModule):
         """One update; ``global_step`` counts these."""
         optimizer: Any = self.optimizers()
         torch.manual_seed(hash_key(self.seed, self.global_step))  # dropout: the same after a resume
+        parts = list(self._parts(batch))
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             total = torch.zeros((), device=self.device)
-            for part in self._parts(batch):
+            for part in parts:
                 loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys)
                 share = loss.total * (len(part.target) / len(batch.target))
                 self._require_finite(loss)
@@ -117,7 +118,7 @@ class BaseTask(LightningModule):
         optimizer.step(closure=closure)
         self._step_schedule("step")
         optimizer.zero_grad()
-        for part in self._parts(batch):
+        for part in parts:
             self.penalty.after_step(self.model, part.views)
         self._record(first)
 
