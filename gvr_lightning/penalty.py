@@ -7,8 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gvr_lightning.scopes import Pass, whole
+from gvr_lightning.scopes import Pass, View, whole
 from gvr_lightning.variance import Criterion
+
+Target = Tensor | Sequence[Tensor]  # of all views, or one for each
 
 
 @dataclass
@@ -53,8 +55,8 @@ class Penalty(ABC):
         self,
         model: nn.Module,
         criterion: Criterion,
-        views: Sequence[Tensor],
-        target: Tensor,
+        views: Sequence[View],
+        target: Target,
         keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """Forward passes, losses and penalty.
@@ -62,15 +64,15 @@ class Penalty(ABC):
         Args:
             model: has ``.backbone`` and ``.head`` (without a penalty, or for name patterns, any module will do).
             criterion: (logits (B, C), target (B, ...)) -> scalar.
-            views: V inputs (B, ...) of the same samples.
-            target: labels (B, ...), those of every view.
+            views: V inputs of the same samples: tensors (B, ...), or tuples of such where the network takes several.
+            target: labels (B, ...), those of every view; or a sequence of V, each view's own.
             keys: random numbers (V, B); the rows with the smallest make a subset. Default: torch's generator.
         """
 
     def check(self, model: nn.Module) -> None:  # noqa: B027 (most fit any model)
         """Raise a ValueError for a model that the penalty does not fit."""
 
-    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:  # noqa: B027 (most have nothing to do)
+    def after_step(self, model: nn.Module, views: Sequence[View]) -> None:  # noqa: B027 (most have nothing to do)
         """What is left to do once the optimizer has stepped."""
 
 
@@ -81,11 +83,23 @@ class NoPenalty(Penalty):
         self,
         model: nn.Module,
         criterion: Criterion,
-        views: Sequence[Tensor],
-        target: Tensor,
+        views: Sequence[View],
+        target: Target,
         keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """The views' losses, with a penalty of zero."""
-        passes = [whole(model, view, target) for view in views]
+        passes = [whole(model, view, y) for view, y in with_targets(views, target)]
         losses = [p.loss(criterion) for p in passes]
         return RegularizedLoss.of(passes, losses, torch.zeros_like(losses[0]), self.alpha)
+
+
+def with_targets(views: Sequence[View], target: Target) -> list[tuple[View, Tensor]]:
+    """Each view with its target.
+
+    Raises:
+        ValueError: for another number of targets than of views.
+    """
+    targets = [target] * len(views) if isinstance(target, Tensor) else target
+    if len(targets) != len(views):
+        raise ValueError(f"got {len(targets)} targets for {len(views)} view(s): give one tensor, or one for each view")
+    return list(zip(views, targets, strict=True))

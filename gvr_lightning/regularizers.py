@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gvr_lightning import scopes
-from gvr_lightning.penalty import Penalty, RegularizedLoss
-from gvr_lightning.scopes import Compare, Parameters, Pass, Through
+from gvr_lightning.penalty import Penalty, RegularizedLoss, Target, with_targets
+from gvr_lightning.scopes import Compare, Parameters, Pass, Through, View, take
 from gvr_lightning.variance import Criterion, gradient_variance
 
 # layers -> (how a view passes through the network, how its gradients are compared, of which parameters)
@@ -68,20 +68,21 @@ class GradientVariance(Penalty):
         self,
         model: nn.Module,
         criterion: Criterion,
-        views: Sequence[Tensor],
-        target: Tensor,
+        views: Sequence[View],
+        target: Target,
         keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """See :meth:`Penalty.__call__`; two views or more, or one if ``split``.
 
         Raises:
-            ValueError: for a number of views that does not fit ``split``.
+            ValueError: for a number of views that does not fit ``split``, or of targets that is not theirs.
         """
         if (len(views) == 1) != self.split:
             raise ValueError(f"got {len(views)} view(s): give two or more, or one with split=True")
+        pairs = with_targets(views, target)
         if keys is None:
-            keys = torch.rand(len(views), len(target), device=target.device)
-        passes = [self._through(model, view, target) for view in views]
+            keys = _draw(len(views), pairs[0][1])
+        passes = [self._through(model, view, y) for view, y in pairs]
         if self.split:
             passes = [passes[0].rows(half) for half in keys[0].argsort().tensor_split(2) if len(half)]
         losses = [p.loss(criterion) for p in passes]
@@ -129,18 +130,17 @@ class PublishedGradientVariance(Penalty):
         self,
         model: nn.Module,
         criterion: Criterion,
-        views: Sequence[Tensor],
-        target: Tensor,
+        views: Sequence[View],
+        target: Target,
         keys: Tensor | None = None,
     ) -> RegularizedLoss:
         """See :meth:`Penalty.__call__`; ``model`` says where its last stage begins."""
-        if keys is None:
-            keys = torch.rand(1, len(target), device=target.device)
-        rows = keys[0].argsort()[: self.subset]
+        pairs = with_targets(views, target)
+        rows = (_draw(1, pairs[0][1]) if keys is None else keys)[0].argsort()[: self.subset]
         with scopes.frozen_statistics(model):
-            small = [scopes.twice_differentiable(model, view[rows], target[rows]) for view in views]
+            small = [scopes.twice_differentiable(model, take(view, rows), y[rows]) for view, y in pairs]
             penalty = gradient_variance([p.loss(criterion) for p in small], scopes.last_stage_parameters(model))
-            passes = [scopes.whole(model, view, target) for view in views]
+            passes = [scopes.whole(model, view, y) for view, y in pairs]
         return RegularizedLoss.of(passes, [p.loss(criterion) for p in passes], penalty, self.alpha)
 
     def check(self, model: nn.Module) -> None:
@@ -148,9 +148,13 @@ class PublishedGradientVariance(Penalty):
         scopes.last_stage_parameters(model)
 
     @torch.no_grad()
-    def after_step(self, model: nn.Module, views: Sequence[Tensor]) -> None:
+    def after_step(self, model: nn.Module, views: Sequence[View]) -> None:
         """The pass that moves BatchNorm's running statistics, with the weights after the update."""
         model(views[0])
+
+
+def _draw(views: int, target: Tensor) -> Tensor:
+    return torch.rand(views, len(target), device=target.device)
 
 
 def _check(alpha: float, subset: int | None) -> None:

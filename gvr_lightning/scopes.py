@@ -24,7 +24,8 @@ from gvr_lightning.variance import (
 )
 
 Network = Any  # an nn.Module with .backbone and .head, which nn.Module's own types cannot say
-Through = Callable[[nn.Module, Tensor, Tensor], "Pass"]
+View = Tensor | tuple[Tensor, ...]  # what a network takes; all batch first
+Through = Callable[[nn.Module, View, Tensor], "Pass"]
 Compare = Callable[[nn.Module, Criterion, "Sequence[Pass]"], Tensor]
 Parameters = Callable[[nn.Module], "list[nn.Parameter]"]
 
@@ -36,37 +37,42 @@ class Pass:
     logits: Tensor
     target: Tensor
     features: Tensor | None = None  # what enters the head
-    entering: Tensor | None = None  # what enters the last stage
+    entering: View | None = None  # what enters the last stage
 
     def rows(self, index: Tensor) -> "Pass":
         """The same pass for some samples."""
         tensors = (self.logits, self.target, self.features, self.entering)
-        return Pass(*(None if t is None else t[index] for t in tensors))  # type: ignore[arg-type]
+        return Pass(*(None if t is None else take(t, index) for t in tensors))  # type: ignore[arg-type]
 
     def loss(self, criterion: Criterion) -> Tensor:
         """The loss of these rows."""
         return criterion(self.logits, self.target)
 
 
-def whole(model: Network, view: Tensor, target: Tensor) -> Pass:
+def take(x: View, index: Tensor) -> View:
+    """Some rows of a tensor, or of each tensor of a tuple."""
+    return tuple(t[index] for t in x) if isinstance(x, tuple) else x[index]
+
+
+def whole(model: Network, view: View, target: Tensor) -> Pass:
     """A pass through any module. Here and below logits leave in float32 at least, so losses and penalties do too."""
     return Pass(at_least_float32(model(view)), target)
 
 
-def twice_differentiable(model: Network, view: Tensor, target: Tensor) -> Pass:
+def twice_differentiable(model: Network, view: View, target: Tensor) -> Pass:
     """A pass through any module, by kernels that have second derivatives: fused attention has none."""
     with sdpa_kernel(SDPBackend.MATH):
         return whole(model, view, target)
 
 
-def by_head(model: Network, view: Tensor, target: Tensor) -> Pass:
+def by_head(model: Network, view: View, target: Tensor) -> Pass:
     """A pass that keeps what enters ``model.head``."""
     _require_parts(model)
     features = model.backbone(view)
     return Pass(at_least_float32(model.head(features)), target, features)
 
 
-def by_stage(model: Network, view: Tensor, target: Tensor) -> Pass:
+def by_stage(model: Network, view: View, target: Tensor) -> Pass:
     """A pass that also keeps what enters ``model.backbone.last_stage``."""
     _require_parts(model)
     entering = model.backbone.early(view)
@@ -104,7 +110,7 @@ def last_stage(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> 
         for p in passes:
             assert p.entering is not None
             with sdpa_kernel(SDPBackend.MATH):
-                features = stage.forward(p.entering.to(params[0].dtype))
+                features = stage.forward(_cast(p.entering, params[0].dtype))
             losses.append(criterion(at_least_float32(model.head.forward(features)), p.target))
         return gradient_variance(losses, params)
 
@@ -170,6 +176,11 @@ def _require_parts(model: Network) -> None:
         raise ValueError(
             f"{name} has no .backbone and .head: wrap it in a SplitNetwork, or give layers=[name patterns]"
         )
+
+
+def _cast(x: View, dtype: torch.dtype) -> View:
+    """To a parameter's dtype; among several tensors the integers are indices and stay."""
+    return tuple(t.to(dtype) if t.is_floating_point() else t for t in x) if isinstance(x, tuple) else x.to(dtype)
 
 
 def _is_linear(model: Network, passes: Sequence[Pass]) -> bool:
