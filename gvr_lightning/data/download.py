@@ -17,11 +17,12 @@ _CHUNK = 1 << 16
 _TIMEOUT = 10.0  # seconds to connect, and without a byte
 
 
-def download(url: str, path: Path, md5: str) -> None:
+def download(url: str, path: Path, checksum: str, kind: str = "md5") -> None:
     """Fetch ``url`` into the file ``path``, by way of ``path.part``; a ``path`` that exists is left as it is.
 
-    An interrupted download leaves the part, and the next call goes on from there. Raises `UserError` without a network,
-    on a full disk, and on a wrong checksum (the part is deleted then).
+    An interrupted download leaves the part, and the next call goes on from there. ``checksum`` is what the file's md5
+    begins with, or its hash of another ``kind`` that hashlib knows. Raises `UserError` without a network, on a full
+    disk, and on a wrong checksum (the part is deleted then).
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -30,9 +31,9 @@ def download(url: str, path: Path, md5: str) -> None:
             if path.exists():  # another process fetched it while this one waited
                 return
             _fetch_all(url, part)
-            if _md5(part) != md5:
+            if not file_hash(part, kind).startswith(checksum):
                 part.unlink()
-                raise UserError(f"the download of {url} is damaged (wrong md5) and was deleted: start again")
+                raise UserError(f"the download of {url} is damaged (wrong {kind}) and was deleted: start again")
             os.replace(part, path)
     except (OSError, HTTPException) as error:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -111,8 +112,9 @@ def _size(part: Path) -> int:
     return part.stat().st_size if part.exists() else 0
 
 
-def _md5(path: Path) -> str:
-    digest = hashlib.md5(usedforsecurity=False)
+def file_hash(path: Path, kind: str) -> str:
+    """The md5, sha256 or other hash of a file, in hex."""
+    digest = hashlib.new(kind, usedforsecurity=False)
     with open(path, "rb") as file:
         for chunk in iter(lambda: file.read(1 << 20), b""):
             digest.update(chunk)
