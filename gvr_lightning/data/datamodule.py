@@ -5,28 +5,20 @@ is a pure function of (seed, epoch, sample, view).
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from gvr_lightning.data.augmentation import normalise
+from gvr_lightning.data.batch import Batch
 from gvr_lightning.data.counter_random import hash_key, permutation, uniform
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.errors import UserError
 
 ORDER, VIEW, SUBSET, SPLIT = range(4)  # what a random number is for, so that no two uses share one
-
-
-class Batch(NamedTuple):
-    """What a task gets: V views (B, C, H, W) of the same samples, their labels (B,), and their numbers (B,)."""
-
-    views: list[Tensor]
-    target: Tensor
-    samples: Tensor
-    keys: Tensor | None = None  # (V, B) random numbers, from which a penalty draws its subsets
 
 
 class ViewsDataModule(LightningDataModule):
@@ -43,7 +35,7 @@ class ViewsDataModule(LightningDataModule):
         seed: of the order, the augmentation and the subsets.
         val_fraction: of the training images, held out; 0 for none.
         max_train: train on that many of the rest only, None for all.
-        mean: of each channel in [0, 1]; None: that of the training images.
+        mean: of each channel in [0, 1], or one for all; None: that of the training images.
         std: likewise.
         eval_augmentation: the same interface, for validation and test; None: normalisation only.
         eval_batch_size: samples a validation or test step.
@@ -95,8 +87,8 @@ class ViewsDataModule(LightningDataModule):
         channels = train.images.shape[1]
         moments = ((), ()) if mean and std else channel_moments(train.images, self.train_index)
         self.mean, self.std = torch.as_tensor(mean or moments[0]), torch.as_tensor(std or moments[1])
-        if not len(self.mean) == len(self.std) == channels:
-            raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels")
+        if not {len(self.mean), len(self.std)} <= {1, channels}:
+            raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels, or one")
         self.image_shape: tuple[int, ...] = tuple(self._train_batch(self.train_index[:1], 0).views[0].shape[1:])
         self._device_images: dict[int, tuple[Tensor, Tensor]] = {}
 
@@ -156,7 +148,13 @@ class ViewsDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data."""
-        return {"data_hash": self.data_hash}
+        return {
+            "data_hash": self.data_hash,
+            "image_shape": list(self.image_shape),
+            "num_classes": self.num_classes,
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to go on with other images.
@@ -166,6 +164,16 @@ class ViewsDataModule(LightningDataModule):
         """
         if state_dict["data_hash"] != self.data_hash:
             raise UserError("the data set is not the one that this run was started with: its content differs")
+
+    @property
+    def train_images(self) -> Tensor:
+        """The official training images as they are, uint8 (N, C, H, W), the validation part among them."""
+        return self._splits.train.images
+
+    @property
+    def test_images(self) -> Tensor:
+        """The test images as they are, uint8 (N, C, H, W)."""
+        return self._splits.test.images
 
     @property
     def data_hash(self) -> str:

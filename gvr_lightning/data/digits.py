@@ -1,9 +1,8 @@
 """The handwritten digits that come with scikit-learn: real data without a download."""
 
 import numpy as np
-import torch
 
-from gvr_lightning.data.image_set import ImageSet, Splits, content_hash
+from gvr_lightning.data.image_set import Splits, content_hash, divide
 
 SPLIT_SEED = 0  # part of the data set: another seed is another test set
 TEST_EVERY = 5  # 360 of the 1,797
@@ -25,10 +24,5 @@ class Digits:
         targets = digits.target.astype(np.int64)
         # RandomState's stream is frozen, that of numpy's newer generators is not.
         order = np.random.RandomState(SPLIT_SEED).permutation(len(targets))
-        order = order[np.argsort(targets[order], kind="stable")]
-        in_test = np.zeros(len(targets), dtype=bool)
-        in_test[order[::TEST_EVERY]] = True
-        train, test = (
-            ImageSet(torch.from_numpy(images[part]), torch.from_numpy(targets[part])) for part in (~in_test, in_test)
-        )
+        train, test = divide(images, targets, order, TEST_EVERY)
         return Splits(train, test, tuple(str(name) for name in digits.target_names), content_hash(train, test))

@@ -26,6 +26,24 @@ class Splits:
     hash: str
 
 
+def divide(images: np.ndarray, targets: np.ndarray, order: np.ndarray, every: int) -> tuple[ImageSet, ImageSet]:
+    """Training and test images of a set that has no official parts: every so many-th sample of each class is a test's.
+
+    Args:
+        images: uint8 (N, C, H, W).
+        targets: int64 (N,).
+        order: (N,), in which a class's samples are counted.
+        every: one in so many.
+    """
+    by_class = order[np.argsort(targets[order], kind="stable")]
+    in_test = np.zeros(len(targets), dtype=bool)
+    in_test[by_class[::every]] = True
+    train, test = (
+        ImageSet(torch.from_numpy(images[part]), torch.from_numpy(targets[part])) for part in (~in_test, in_test)
+    )
+    return train, test
+
+
 def content_hash(*sets: ImageSet) -> str:
     """The sha256 over the shapes, pixels and targets of the sets, in hex."""
     digest = hashlib.sha256()
