@@ -17,6 +17,8 @@ from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")  # Hydra's flags that take one
 
+SCORES = ("fid", "is/mean", "is/std", "real/fid", "real/is/mean")  # of generated images, and of real ones
+
 
 def main() -> None:
     """Check the command line, then hand it to Hydra; exit status 2 for a mistake, 1 for a failed run."""
@@ -64,10 +66,11 @@ def _job(cfg: DictConfig) -> Any:
     except Interrupted as stop:
         print(f"interrupted; continue with resume={folder}", file=sys.stderr)
         sys.exit(128 + stop.signum)
-    figures = "  ".join(f"{k} {v:.4f}" for k, v in summary["metrics"].items() if k.startswith("test/"))
+    metrics = summary["metrics"]
+    figures = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("test/") or k in SCORES)
     print(f"{figures}  ({summary['train']['seconds']:.1f} s of training)")
     print(folder)
-    return summary["metrics"].get("val/acc")
+    return metrics.get("fid", metrics.get("val/acc"))
 
 
 def _complain(error: object, status: int) -> int:

@@ -8,8 +8,11 @@ from gvr_lightning.loggers import read_metrics
 PANELS = {
     "loss": {"train/loss": "train, mean of the views", "val/loss": "validation"},
     "accuracy": {"train/acc": "train, augmented", "val/acc": "validation"},
+    "FID": {"fid": "Fréchet inception distance"},
+    "inception score": {"is/mean": "mean over the splits"},
     "penalty": {"train/penalty": "penalty", "train/penalty_share": "share of the loss"},
 }
+SCORES = ("FID", "inception score")  # by epoch, if they were computed in more than one
 
 
 def draw_curves(metrics: Path, picture: Path, title: str) -> None:
@@ -20,9 +23,10 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
     import matplotlib.pyplot as plt
     from matplotlib.ticker import MaxNLocator
 
-    rows = [row for row in read_metrics(metrics) if "train/loss" in row]
+    rows = [row for row in read_metrics(metrics) if row.keys() & {"train/loss", "fid"}]
     panels = {name: _lines(rows, columns) for name, columns in PANELS.items()}
     panels = {name: lines for name, lines in panels.items() if any(any(y) for _, _, y in lines)}
+    panels = {name: lines for name, lines in panels.items() if name not in SCORES or len(lines[0][1]) > 1}
     if not panels:
         return
     figure, axes = plt.subplots(1, len(panels), figsize=(4.6 * len(panels), 3.6), squeeze=False, layout="constrained")

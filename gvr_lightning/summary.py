@@ -10,7 +10,17 @@ from typing import Any
 
 from gvr_lightning.callbacks.checkpoints import atomic
 
-PACKAGES = ("gvr-lightning", "torch", "lightning", "hydra-core", "omegaconf", "torchmetrics", "timm", "numpy")
+PACKAGES = (
+    "gvr-lightning",
+    "torch",
+    "lightning",
+    "hydra-core",
+    "omegaconf",
+    "torchmetrics",
+    "diffusers",
+    "timm",
+    "numpy",
+)
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:

@@ -11,10 +11,13 @@ from gvr_lightning.run import run
 
 TINY = ["name=test", "trainer=cpu", "epochs=2", "batch_size=32", "data.max_train=80", "data.val_fraction=0.05"]
 TINY_CNN = ["model.width=8", "model.groups=4"]
+TINY_UNET = ["model.widths=[8,8]", "model.groups=4", "model.attention=[false,false]"]
+TINY_DDPM = ["task=ddpm", *TINY_UNET, "sampler.steps=3", "generation.num_images=70", "generation.grid=4"]
 
 
 def tiny_run(folder: Path, *overrides: str, cnn: bool = True) -> dict[str, Any]:
     """A run of a few updates in ``folder``; returns its summary."""
+    cnn = cnn and "task=ddpm" not in overrides  # a U-Net has other keys
     folder.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=[*TINY, *(TINY_CNN if cnn else []), *overrides])

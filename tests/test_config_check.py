@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from diffusers import SchedulerMixin
 from omegaconf import OmegaConf
 
 from gvr_lightning.config import folder
@@ -20,15 +21,45 @@ from gvr_lightning.errors import UserError
 
 GROUPS = group_options()
 # as few command lines as have every option of every group
+OF_TASK = {  # what goes with one task only
+    "classification": {"model": [m for m in GROUPS["model"] if "unet" not in m], "sampler": [], "extractor": []},
+    "ddpm": {"model": [m for m in GROUPS["model"] if "unet" in m]},
+}
 OPTIONS = [
     ["data.root=photos"] * (i % len(GROUPS["data"]) == GROUPS["data"].index("image_folder"))
-    + [f"{group}={options[i % len(options)]}" for group, options in GROUPS.items() if group != "experiment"]
+    + [f"task={task}"]
+    + [
+        f"{group}={options[i % len(options)]}"
+        for group, options in (GROUPS | of_task).items()
+        if group not in ("experiment", "task") and options
+    ]
+    for task, of_task in OF_TASK.items()
     for i in range(max(map(len, GROUPS.values())))
 ]
 ADAGRAD = "optimizer._target_=torch.optim.Adagrad"
 
 # the command line, and what its one line says
 MISTAKES: list[tuple[str | list[str], list[str]]] = [
+    # generation
+    ("task=ddpm model=resnet18", ["task=ddpm needs a network that gives images", "model=unet_small"]),
+    ("model=unet_small", ["task=classification needs", "a U-Net"]),
+    ("sampler=ddpm", ["sampler: ", "add task=ddpm"]),
+    ("extractor=inception", ["extractor: ", "add task=ddpm"]),
+    ("task=ddpm sampler=dim", ["did you mean ddim?"]),
+    ("task=ddpm sampler.steps=1001", ["sampler.steps=1001", "task.noise.timesteps=1000"]),
+    ("task=ddpm sampler.step=10", ["did you mean sampler.steps?"]),
+    ("task=ddpm sampler.spacing=even", ["one of trailing, linspace, leading"]),
+    ("task=ddpm sampler._target_=diffusers.UniPCMultistep", ["cannot be imported", "UniPCMultistepScheduler?"]),
+    ("task=ddpm +sampler.beta_start=0.1", ["the run passes this itself", "set task.noise"]),
+    ("task=ddpm +sampler.foo=1", ["takes no argument 'foo'"]),
+    ("task=ddpm task.noise.prediction=noise", ["one of epsilon, v, sample"]),
+    ("task=ddpm task.noise.beta_range=[0.02,0.0001]", ["the first must not be larger"]),
+    ("task=ddpm task.noise.beta_range=[0.02]", ["must have 2 entries"]),
+    ("task=ddpm task.ema_decay=1.0", ["a number in [0, 1)"]),
+    ("task=ddpm generation.grid=0", ["generation.grid=0", "a whole number >= 1"]),
+    ("task=ddpm generation.image=3", ["there is no key generation.image"]),
+    ("generation.grid=3", ["there is no key generation"]),
+    ("task=ddpm data.mean=[]", ["data.mean=[]"]),
     # what is no override
     ("lr", ["lr", "key=value"]),
     ("lr==", ["lr==", "not understood"]),
@@ -54,7 +85,7 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("optimizer/foo=adam", ["optimizer/foo=adam", "did you mean optimizer?"]),
     ("experiment=gvr_cifar", ["experiment=gvr_cifar", "did you mean gvr_cifar10"]),
     ("experiment=null", ["leave experiment out"]),
-    ("task=ddpm", ["task=ddpm", "classification"]),
+    ("task=dpm", ["task=dpm", "did you mean ddpm?", "classification"]),
     # keys
     ("alpa=0.1", ["alpa=0.1", "did you mean alpha?"]),
     ("+alpa=0.1", ["alpa=0.1", "did you mean alpha?"]),
@@ -163,7 +194,7 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("model.width=32,36 model.groups=8,9", ["model.groups=9", "model.width=32"]),
     ("model=wide_resnet model.depth=29", ["model.depth=29", "28"]),
     ("optimizer.nesterov=true optimizer.momentum=0", ["optimizer.nesterov=true", "momentum"]),
-    ("data.mean=[0.5] data.std=[0.5,0.5,0.5]", ["data.mean says 1", "data.std says 3"]),
+    ("data.mean=[0.5,0.5] data.std=[0.5,0.5,0.5]", ["data.mean says 2", "data.std says 3"]),
 ]
 
 VALID: list[str | list[str]] = [
@@ -203,6 +234,11 @@ VALID: list[str | list[str]] = [
     "trainer.precision=16 trainer.devices=auto trainer.deterministic=warn",
     "hydra.run.dir=somewhere hydra.sweep.subdir=${hydra.job.num} hydra.verbose=true",
     "hydra/launcher=basic +hydra.job.env_set.ABC=1",
+    "task=ddpm regularizer=agr optimizer=adan",
+    "task=ddpm sampler=ddpm extractor=none data=mnist_5k",
+    "task=ddpm sampler._target_=diffusers.UniPCMultistepScheduler sampler.steps=20 +sampler.solver_order=3",
+    "task=ddpm data=cifar10 data.mean=[0.5,0.4,0.5] sampler.eta=1 generation.score_every_n_epochs=10",
+    "experiment=ddpm_cifar10_acprop data.root=/data extractor=efficientnet sampler.steps=10",
 ]
 
 
@@ -279,6 +315,8 @@ def test_source_says_what_importing_says() -> None:
     for target in sorted(found):
         module, _, name = target.rpartition(".")
         read, imported = from_source(module, name), _of_object(_locate(target))
+        if read is None and issubclass(_locate(target), SchedulerMixin):
+            continue  # diffusers' decorators hide their arguments: read by importing, if a sampler's keys are added to
         assert read is not None, target
         assert (set(read.arguments), read.required, read.open) == (
             set(imported.arguments),

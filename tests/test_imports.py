@@ -17,7 +17,7 @@ TORCH_ONLY = [
     *sorted((PACKAGE / "optim").glob("*.py")),
     *sorted((PACKAGE / "models").glob("*.py")),
 ]
-HYDRA_USERS = {"run.py", "cli.py", "config"}  # the rest takes built objects
+HYDRA_USERS = {"build.py", "run.py", "cli.py", "config"}  # the rest takes built objects
 
 
 def imported(path: Path, top_level_only: bool) -> set[str]:

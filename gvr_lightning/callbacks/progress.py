@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from gvr_lightning.callbacks.throughput import Throughput
 
-SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/acc": "val acc"}
+SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/acc": "val acc", "fid": "FID"}
 LINE_EVERY = 2.0  # seconds between lines in a log file, at least
 
 

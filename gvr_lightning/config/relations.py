@@ -8,6 +8,7 @@ from gvr_lightning.config.wording import show
 from gvr_lightning.errors import UserError
 
 Config = dict[str, Any]
+CLASSIFIERS = ("small_cnn", "resnet", "wide_resnet", "timm_network")
 VARIANCE = ("GradientVariance", "PublishedGradientVariance")  # these compare views
 
 
@@ -102,7 +103,7 @@ def nesterov(config: Config) -> str | None:
 def channels(config: Config) -> str | None:
     """One entry a channel."""
     lengths = {f"data.{name}": get(config, f"data.{name}") for name in ("mean", "std")}
-    known = {key: len(value) for key, value in lengths.items() if isinstance(value, list)}
+    known = {key: len(value) for key, value in lengths.items() if isinstance(value, list) and len(value) > 1}
     if is_number(get(config, "data.channels")):
         known["data.channels"] = get(config, "data.channels")
     if len(set(known.values())) < 2:
@@ -110,8 +111,43 @@ def channels(config: Config) -> str | None:
     return "one entry a channel is needed: " + ", ".join(f"{key} says {n}" for key, n in known.items())
 
 
+def network(config: Config) -> str | None:
+    """A network that gives what the task needs."""
+    task, model = _kind(config, "task"), _kind(config, "model")
+    if task == "DiffusionTask" and model in CLASSIFIERS:
+        return f"task=ddpm needs a network that gives images, which {model} does not: choose model=unet_small"
+    if task == "ClassificationTask" and model == "unet":
+        return "task=classification needs a network that gives classes, which a U-Net does not: choose model=resnet18"
+    return None
+
+
+def generates(config: Config) -> str | None:
+    """Only a diffusion model is sampled."""
+    for group in ("sampler", "extractor"):
+        if _kind(config, "task") == "ClassificationTask" and get(config, group) is not None:
+            return f"{group}: images are generated with task=ddpm only; leave {group} out, or add task=ddpm"
+    return None
+
+
+def sampling_steps(config: Config) -> str | None:
+    """No more steps than timesteps."""
+    steps, timesteps = get(config, "sampler.steps"), get(config, "task.noise.timesteps")
+    if not (is_number(steps) and is_number(timesteps)) or steps <= timesteps:
+        return None
+    return f"sampler.steps={steps}: there are task.noise.timesteps={timesteps}, so steps must be <= that"
+
+
+def beta_range(config: Config) -> str | None:
+    """From less noise to more."""
+    betas = get(config, "task.noise.beta_range")
+    if not isinstance(betas, list) or len(betas) != 2 or betas[0] <= betas[1]:
+        return None
+    return f"task.noise.beta_range={show(betas)}: the first must not be larger than the second"
+
+
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(clipping, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
+    *(network, generates, sampling_steps, beta_range),
 )
 
 

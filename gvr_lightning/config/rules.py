@@ -52,6 +52,7 @@ POSITIVE = Rule("a finite number > 0", lambda v: is_number(v) and v > 0)
 NOT_NEGATIVE = Rule("a finite number >= 0", lambda v: is_number(v) and v >= 0)
 SHARE = Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
 BELOW_ONE = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
+STRICT_SHARE = Rule("a number in (0, 1)", lambda v: is_number(v) and 0 < v < 1)
 NODE = Rule("settings with a _target_", lambda v: isinstance(v, dict) and "_target_" in v)
 SETTINGS = Rule("settings {key: value}", lambda v: isinstance(v, dict))
 ANYTHING = Rule("anything", lambda v: True)
@@ -70,6 +71,26 @@ RULES = {
     "task.clip_norm": POSITIVE | NULL,
     "task.clip_value": POSITIVE | NULL,
     "task.accumulate": whole(1),
+    "task.noise.timesteps": whole(2),
+    "task.noise.beta_schedule": one_of("linear", "cosine", "sigmoid"),
+    "task.noise.beta_range": list_of(STRICT_SHARE),
+    "task.noise.prediction": one_of("epsilon", "v", "sample"),
+    "task.ema_decay": BELOW_ONE,
+    "generation.num_images": whole(2),
+    "generation.grid": whole(1),
+    "generation.every_n_epochs": whole(0),
+    "generation.score_every_n_epochs": whole(0),
+    "generation.batch_size": whole(1),
+    "generation.splits": whole(2),
+    "sampler": NODE | NULL,
+    "extractor": NODE | NULL,
+    "extractor.cache_dir": TEXT | NULL,
+    "extractor.weights": TEXT | NULL,
+    "extractor.size": whole(32),
+    "extractor.checkpoint": TEXT | NULL,
+    "sampler.steps": whole(1) | NULL,
+    "sampler.eta": NOT_NEGATIVE,
+    "sampler.spacing": one_of("trailing", "linspace", "leading"),
     "data.root": TEXT,
     "data.image_size": whole(1) | NULL,
     "data.channels": Rule("1 (grey) or 3 (colour)", lambda v: type(v) is int and v in (1, 3)),
@@ -92,6 +113,9 @@ RULES = {
     "model.depth": whole(10),
     "model.widen": whole(1),
     "model.dropout": BELOW_ONE,
+    "model.attention": list_of(FLAG),
+    "model.head_dim": whole(1) | NULL,
+    "model.weights": TEXT | NULL,
     "model.options": SETTINGS | NULL,
     "regularizer.views": whole(1),
     "regularizer.wrap": NODE | NULL,

@@ -14,6 +14,12 @@ Tree = dict[str, Any]
 
 HYDRA_KEYS = {"_target_", "_partial_", "_convert_", "_recursive_", "_args_"}
 GIVEN = {  # arguments that the run passes itself, and what to set instead
+    "extractor": {"data": "choose data=..."},
+    "sampler": {
+        **dict.fromkeys(("num_train_timesteps", "beta_start", "beta_end", "beta_schedule"), "set task.noise"),
+        "prediction_type": "set task.noise.prediction",
+        "timestep_spacing": "set sampler.spacing",
+    },
     "model": {"image_shape": "it comes from the data", "num_classes": "it comes from the data"},
     "task": {
         "num_classes": "it comes from the data",
@@ -44,6 +50,7 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "enable_model_summary": "the run has its own",
     },
 }
+OWN = {"sampler": {"steps", "eta", "spacing", "clip_sample"}}  # of a node, for the run itself and not for its target
 PRIMITIVES = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),)}
 
 
@@ -67,7 +74,9 @@ def check_targets(before: Tree, now: Tree, tree: Tree, path: str = "") -> None:
         changed = target != before.get("_target_")
         suspects = now.keys() if changed else added
         if changed or suspects or removed:
-            _check_arguments(target, path, before, now, suspects - HYDRA_KEYS, set() if changed else removed)
+            _check_arguments(
+                target, path, before, now, suspects - HYDRA_KEYS - OWN.get(path, set()), set() if changed else removed
+            )
         if before and "_partial_" in before.keys() | added and now.get("_partial_") != before.get("_partial_"):
             raise UserError(f"{path}._partial_={show(now.get('_partial_'))}: must stay {show(before.get('_partial_'))}")
     elif added and (before or not path) and path not in FREE:

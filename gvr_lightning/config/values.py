@@ -9,7 +9,7 @@ from gvr_lightning.config.rules import ANYTHING, FLAG, NODE, NUMBER, RULES, SETT
 from gvr_lightning.config.wording import one_line, show
 from gvr_lightning.errors import UserError
 
-FIXED_LENGTH = ("data.mean", "data.std", "optimizer.betas")  # lists as long as their default
+FIXED_LENGTH = ("data.mean", "data.std", "optimizer.betas", "task.noise.beta_range")  # lists as long as their default
 
 _BY_TYPE = {bool: FLAG, int: WHOLE, float: NUMBER, str: TEXT}
 
@@ -30,7 +30,8 @@ def check_values(default: Any, value: Any, raw: Any, path: str = "") -> None:
     if (isinstance(default, dict) or not is_open(value)) and not rule.holds(value):
         written = f"{path}={show(raw)}" + (f", that is {show(value)}" if show(raw) != show(value) else "")
         raise UserError(f"{written}: must be {rule.words}")
-    if path in FIXED_LENGTH and isinstance(default, list) and isinstance(value, list) and len(value) != len(default):
+    is_fixed = path in FIXED_LENGTH and isinstance(default, list) and len(default) > 1  # one entry is for all channels
+    if is_fixed and isinstance(value, list) and len(value) != len(default):
         raise UserError(f"{path}={show(raw)}: must have {len(default)} entries")
     if isinstance(value, dict) and isinstance(default, dict) and value.get("_target_") == default.get("_target_"):
         for name, inner in value.items():

@@ -6,7 +6,7 @@ zero. Everything up to the gradients happens in one closure, so that an optimize
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,11 +14,12 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from gvr_lightning.data.batch import Batch
 from gvr_lightning.data.counter_random import hash_key
-from gvr_lightning.data.datamodule import Batch
-from gvr_lightning.errors import TrainingError, UserError
+from gvr_lightning.errors import UserError
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.penalty import Penalty, RegularizedLoss
+from gvr_lightning.tasks.finite import not_finite
 from gvr_lightning.tasks.means import RunningMeans
 
 
@@ -37,6 +38,7 @@ class BaseTask(LightningModule):
         compile: compile the backbone.
         channels_last: memory format of images and weights.
         seed: of what the network itself draws, such as dropout.
+        num_classes: of the data.
 
     Raises:
         UserError: for settings that exclude each other.
@@ -44,6 +46,9 @@ class BaseTask(LightningModule):
     """
 
     kind: str  # the task's name in summary.json
+    monitor: str  # the metric that decides which checkpoint is the best
+    mode: str  # whether its "max" or "min" is
+    config: dict[str, Any] | None = None  # what made the run, kept in its checkpoints
 
     def __init__(
         self,
@@ -58,6 +63,7 @@ class BaseTask(LightningModule):
         compile: bool = False,
         channels_last: bool = False,
         seed: int = 0,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         if clip_norm is not None and clip_value is not None:
@@ -69,6 +75,7 @@ class BaseTask(LightningModule):
         self.model, self.penalty = model, penalty
         self.make_optimizer, self.make_schedule, self.wrap = optimizer, schedule, wrap
         self.clip_norm, self.clip_value, self.accumulate, self.seed = clip_norm, clip_value, accumulate, seed
+        self.num_classes = num_classes
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         model.to(memory_format=self.memory_format)
         if compile:
@@ -76,6 +83,10 @@ class BaseTask(LightningModule):
         self.means = RunningMeans()
         self.row: dict[str, float] = {}  # this epoch's line of metrics.csv, as it grows
         self.last_row: dict[str, float] = {}  # the one before
+
+    def examples(self, batch: Batch) -> Batch:
+        """What the network gets and is to give: the images and labels themselves, if a subclass does not say else."""
+        return batch._replace(views=[self.as_input(view) for view in batch.views])
 
     @abstractmethod
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
@@ -98,7 +109,7 @@ class BaseTask(LightningModule):
         """One update; ``global_step`` counts these."""
         optimizer: Any = self.optimizers()
         torch.manual_seed(hash_key(self.seed, self.global_step))  # dropout: the same after a resume
-        parts = list(self._parts(batch))
+        parts = [self.examples(part) for part in batch.divided(self.accumulate)]
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
 
         def closure() -> Tensor:
@@ -106,7 +117,7 @@ class BaseTask(LightningModule):
             total = torch.zeros((), device=self.device)
             for part in parts:
                 loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys)
-                share = loss.total * (len(part.target) / len(batch.target))
+                share = loss.total * (len(part.samples) / len(batch.samples))
                 self._require_finite(loss)
                 with torch.autocast(self.device.type, enabled=False):  # or float32's own backward would be in bf16
                     self.manual_backward(share)
@@ -144,7 +155,7 @@ class BaseTask(LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
         checkpoint["epoch_means"] = {"sums": dict(self.means.sums), "weight": self.means.weight}
-        checkpoint["last_row"] = self.last_row
+        checkpoint["last_row"], checkpoint["config"] = self.last_row, self.config
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
@@ -156,15 +167,6 @@ class BaseTask(LightningModule):
         """Images in the network's memory format, and in its precision where that is not mixed."""
         dtype = next(self.model.parameters()).dtype
         return images.to(dtype=dtype, memory_format=self.memory_format)
-
-    def _parts(self, batch: Batch) -> Iterator[Batch]:
-        """The micro-batches."""
-        n = min(self.accumulate, len(batch.target))
-        bounds = torch.arange(len(batch.target)).tensor_split(n)
-        for rows in (slice(int(b[0]), int(b[-1]) + 1) for b in bounds):
-            views = [self.as_input(view[rows]) for view in batch.views]
-            keys = None if batch.keys is None else batch.keys[:, rows]
-            yield Batch(views, batch.target[rows], batch.samples[rows], keys)
 
     def _step_schedule(self, interval: str) -> None:
         for config in self.trainer.lr_scheduler_configs:
@@ -183,7 +185,7 @@ class BaseTask(LightningModule):
                 **self.measure(batch, loss),
             }
             for means in (self.means, this_step):
-                means.add(values, len(batch.target))
+                means.add(values, len(batch.samples))
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             self._raise_if_not_finite()
             now = this_step.compute()
@@ -197,18 +199,9 @@ class BaseTask(LightningModule):
         """Stop before the update where looking costs nothing; on a GPU remember, and look when values are read."""
         self._loss = loss
         if self.device.type == "cpu" and not math.isfinite(loss.total.item()):
-            self._stop(loss)
+            raise not_finite(loss, self.trainer)
 
     def _raise_if_not_finite(self) -> None:
         means = self.means.compute()
         if any(not math.isfinite(means[name]) for name in ("loss", "penalty")):
-            self._stop(self._loss)
-
-    def _stop(self, loss: RegularizedLoss) -> None:
-        views = ", ".join(f"{x.item():.4g}" for x in loss.losses)
-        lr = self.trainer.optimizers[0].param_groups[0]["lr"]
-        raise TrainingError(
-            f"the loss is not finite at step {self.global_step} (epoch {self.current_epoch}): losses {views}"
-            f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}), a lower alpha,"
-            f" task.clip_norm=1, or trainer.precision=32"
-        )
+            raise not_finite(self._loss, self.trainer)

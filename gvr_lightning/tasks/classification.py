@@ -8,7 +8,7 @@ from torch import Tensor
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
-from gvr_lightning.data.datamodule import Batch
+from gvr_lightning.data.batch import Batch
 from gvr_lightning.penalty import RegularizedLoss
 from gvr_lightning.tasks.base import BaseTask
 
@@ -17,18 +17,16 @@ class ClassificationTask(BaseTask):
     """Cross-entropy; top-1 and top-5 accuracy, loss and calibration error on validation and test.
 
     Args:
-        num_classes: of the data.
         label_smoothing: of the training loss; validation and test report the plain cross-entropy.
         calibration_bins: of the expected calibration error (15, as in Guo et al. 2017).
         **base: see :class:`BaseTask`.
     """
 
-    kind = "classification"
+    kind, monitor, mode = "classification", "val/acc", "max"
 
-    def __init__(
-        self, *, num_classes: int, label_smoothing: float = 0.0, calibration_bins: int = 15, **base: Any
-    ) -> None:
+    def __init__(self, *, label_smoothing: float = 0.0, calibration_bins: int = 15, **base: Any) -> None:
         super().__init__(**base)
+        num_classes = self.num_classes
         self.label_smoothing = label_smoothing
         metrics: dict[str, Metric | MetricCollection] = {
             "acc": MulticlassAccuracy(num_classes, average="micro", validate_args=False),

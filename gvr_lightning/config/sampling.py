@@ -1,0 +1,78 @@
+"""The command line of ``gvr-sample``: its settings, what they must be, and what its help says."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from gvr_lightning.config.check import check
+from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.overrides import parse
+from gvr_lightning.config.rules import FLAG, NULL, TEXT, Rule, one_of, whole
+from gvr_lightning.config.wording import show, suggest
+from gvr_lightning.errors import UserError
+
+SETTINGS: dict[str, tuple[Any, Rule, str]] = {  # name: default, what it must be, what it is
+    "ckpt": (None, TEXT | NULL, "a .ckpt file, a run's folder, or the folder of a diffusers pipeline"),
+    "out": ("samples.png", TEXT, "a .png: one grid; anything else: a folder, one PNG an image"),
+    "n": (64, whole(1), "images"),
+    "seed": (0, whole(0), "image i is a function of (seed, i)"),
+    "weights": ("ema", one_of("ema", "raw"), "the moving average, or the weights themselves"),
+    "batch_size": (100, whole(1), "images drawn at a time"),
+    "bf16": (False, FLAG, "the network in bfloat16"),
+    "device": ("auto", TEXT, "cpu, cuda, ...; auto: a GPU if there is one"),
+    "export": (None, TEXT | NULL, "a folder, to write the network to as a diffusers pipeline; then out is not written"),
+}
+SHORT = ("steps", "eta", "spacing")  # sampler.steps and so on
+INTRO = """\
+Draws images from a trained diffusion model.
+
+Usage: gvr-sample ckpt=outputs/<name>/<time> [n=64] [sampler=ddim] [steps=50] [out=grid.png] [key=value ...]
+"""
+
+
+def sample_help() -> str:
+    """The page of ``--help``."""
+    lines = [f"  {name + '=' + show(default):<22} {words}" for name, (default, _, words) in SETTINGS.items()]
+    group = "  sampler=ddim           or ddpm; steps, eta, spacing and sampler.<key> as in training"
+    return "\n".join([INTRO, "Settings and their defaults", *lines, group])
+
+
+def read_sample_line(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:
+    """The settings, and the sampler's configuration.
+
+    Raises:
+        UserError: for the first mistake.
+    """
+    settings, overrides = {name: default for name, (default, _, _) in SETTINGS.items()}, []
+    for text in arguments:
+        key = parse(text).key_or_group
+        if key in SHORT:
+            overrides.append(f"sampler.{text}")
+        elif key == "sampler" or key.startswith("sampler."):
+            overrides.append(text)
+        elif key not in SETTINGS:
+            raise UserError(f"{text}: there is no such setting; {suggest(key, [*SETTINGS, 'sampler', *SHORT])}")
+        else:
+            settings[key] = _value(text, key)
+    if settings["ckpt"] is None:
+        raise UserError("ckpt is missing: add ckpt=<a run's folder, a .ckpt file, or a diffusers pipeline's folder>")
+    return settings, _sampler(overrides)
+
+
+def _value(text: str, key: str) -> Any:
+    value, rule = parse(text).value(), SETTINGS[key][1]
+    value = str(value) if rule.holds("text") and isinstance(value, int | float) else value
+    if not rule.holds(value):
+        raise UserError(f"{text}: must be {rule.words}")
+    return value
+
+
+def _sampler(overrides: list[str]) -> Any:
+    """The sampler as a training run would have it."""
+    texts = ["task=ddpm", "task.noise.timesteps=1000000", *overrides]  # the checkpoint says how many there are
+    check(texts, multirun=False)
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        node = compose("config", overrides=texts).sampler
+    return OmegaConf.create(OmegaConf.to_container(node, resolve=True))

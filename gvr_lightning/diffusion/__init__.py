@@ -1,0 +1,1 @@
+"""Denoising diffusion: the forward process, samplers, and the diffusers pipeline format."""

@@ -1,0 +1,69 @@
+"""DDIM as a diffusers scheduler whose steps end where the next one begins.
+
+diffusers' own goes from t to t - T // steps, which is not the next timestep that it visits unless the spacing is
+uniform ("linspace" is not). This one goes to the next, and from the last to alpha_bar = 1; where the two agree on the
+timesteps they agree on the result.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
+from diffusers.utils.torch_utils import randn_tensor
+from torch import Tensor
+
+
+class DDIM(DDIMScheduler):
+    """Denoising diffusion implicit models (Song et al. 2021).
+
+    Legend: a = alpha_bar at this timestep, b = at the next; eps the predicted noise, x_0 the predicted image;
+    sigma = eta sqrt((1 - b) / (1 - a)) sqrt(1 - a / b) (their equation 16).
+    """
+
+    timesteps: Tensor
+
+    def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
+        """As diffusers does, by ``timestep_spacing``."""
+        if num_inference_steps == 1 and self.config.timestep_spacing == "linspace":
+            raise ValueError("one step is at t = 0 with spacing linspace: take trailing")
+        super().set_timesteps(num_inference_steps, device)
+        self.timesteps = self.timesteps[self.timesteps >= 0]  # "trailing" rounds to -1 after 61 of 1000 steps
+        visited = [int(t) for t in self.timesteps]
+        bars = {t: float(self.alphas_cumprod[t]) for t in visited}
+        following = [*(bars[t] for t in visited[1:]), float(self.final_alpha_cumprod)]
+        self._bars = {t: (bars[t], after) for t, after in zip(visited, following, strict=True)}
+
+    def step(
+        self,
+        model_output: Tensor,
+        timestep: int | Tensor,
+        sample: Tensor,
+        eta: float = 0.0,
+        generator: torch.Generator | list[torch.Generator] | None = None,
+        return_dict: bool = True,
+    ) -> Any:
+        """Go on to the next timestep: sqrt(b) x_0 + sqrt(1 - b - sigma^2) eps + sigma z (their equation 12)."""
+        a, b = self._bars[int(timestep)]
+        clean, eps = self._predicted(model_output, sample, a)
+        sigma = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
+        following = (clean * b**0.5).add_(eps, alpha=max(0.0, 1 - b - sigma**2) ** 0.5)
+        if sigma > 0:
+            z = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
+            following.add_(z, alpha=sigma)
+        return DDIMSchedulerOutput(following, clean) if return_dict else (following, clean)
+
+    def _predicted(self, output: Tensor, x: Tensor, a: float) -> tuple[Tensor, Tensor]:
+        """x_0, clipped if so configured, and eps, which the clipping leaves as it is."""
+        signal, noise = a**0.5, (1 - a) ** 0.5
+        if self.config.prediction_type == "epsilon":
+            clean, eps = (x / signal).sub_(output, alpha=noise / signal), output
+        elif self.config.prediction_type == "v_prediction":
+            clean, eps = (x * signal).sub_(output, alpha=noise), (output * signal).add_(x, alpha=noise)
+        else:
+            clean, eps = output, (x / noise).sub_(output, alpha=signal / noise)
+        if self.config.thresholding:
+            clean = self._threshold_sample(clean)
+        elif self.config.clip_sample:
+            clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
+        return clean, eps

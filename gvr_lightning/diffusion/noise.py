@@ -1,0 +1,91 @@
+"""The forward process q(x_t | x_0) and what the network is to predict, by diffusers' DDPM scheduler.
+
+Legend: x_0 images in [-1, 1]; alpha_bar_t = prod_s (1 - beta_s);
+x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps, with eps standard normal.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gvr_lightning.data.counter_random import hash_key, uniform
+from gvr_lightning.diffusion.normal import normal
+
+BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}  # ours -> diffusers' names
+TARGETS = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}
+TIME, EPSILON = range(2)  # what a random number is for
+
+
+class Noise:
+    """Noisy images and their targets; t and eps are pure functions of (key, sample).
+
+    Args:
+        timesteps: T; t runs over 0..T-1, and x_{T-1} is nearly pure noise.
+        beta_schedule: "linear" (Ho et al. 2020), "cosine" (Nichol and Dhariwal 2021) or "sigmoid".
+        beta_range: of the linear and the sigmoid schedule.
+        prediction: the target: "epsilon", "v" = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) x_0 (Salimans and Ho 2022),
+            or "sample", x_0 itself.
+
+    Raises:
+        ValueError: for a name that is not one of these.
+    """
+
+    def __init__(
+        self,
+        timesteps: int = 1000,
+        beta_schedule: str = "linear",
+        beta_range: Sequence[float] = (1e-4, 0.02),
+        prediction: str = "epsilon",
+    ) -> None:
+        for value, names in ((beta_schedule, BETAS), (prediction, TARGETS)):
+            if value not in names:
+                raise ValueError(f"there is no {value!r}; there is {', '.join(names)}")
+        from diffusers import DDPMScheduler  # two seconds
+
+        self.timesteps = timesteps
+        self.scheduler: Any = DDPMScheduler(
+            num_train_timesteps=timesteps,
+            beta_schedule=BETAS[beta_schedule],
+            beta_start=beta_range[0],
+            beta_end=beta_range[1],
+            prediction_type=TARGETS[prediction],
+            variance_type="fixed_large",  # sigma_t^2 = beta_t, as in the published CIFAR-10 models
+        )
+
+    def draw(self, images: Tensor, samples: Tensor, key: int) -> tuple[Tensor, Tensor]:
+        """The timestep and the noise of each image.
+
+        Args:
+            images: x_0 (B, C, H, W).
+            samples: (B,), each image's number in its data set.
+            key: of this update and view.
+
+        Returns:
+            t (B,), uniform over 0..T-1, and eps like the images, standard normal.
+        """
+        u = uniform(hash_key(key, TIME), samples, 1)[0]
+        t = (u * self.timesteps).long().clamp_(max=self.timesteps - 1)
+        return t, normal(hash_key(key, EPSILON), samples, images.shape[1:]).to(images)
+
+    def noisy(self, images: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """x_t."""
+        return self.scheduler.add_noise(images, eps, t)
+
+    def target(self, images: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """What the network is to predict from x_t and t."""
+        kind = self.scheduler.config.prediction_type
+        if kind == "v_prediction":
+            return self.scheduler.get_velocity(images, eps, t)
+        return {"epsilon": eps, "sample": images}[kind]
+
+    @classmethod
+    def of(cls, scheduler: Any) -> "Noise":
+        """From a diffusers scheduler, whatever its kind."""
+        from diffusers import DDPMScheduler
+
+        noise = cls.__new__(cls)
+        noise.scheduler = DDPMScheduler.from_config(scheduler.config)
+        noise.timesteps = torch.as_tensor(noise.scheduler.betas).numel()
+        return noise

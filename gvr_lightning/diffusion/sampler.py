@@ -1,0 +1,102 @@
+"""Images from noise, by any diffusers scheduler, the same for a seed however they are divided into batches."""
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gvr_lightning.data.counter_random import hash_key
+from gvr_lightning.diffusion.normal import normal
+
+START, STEPS = range(2)  # what a random number is for
+Watch = Callable[[Tensor], None]
+
+
+class Sampler:
+    """A scheduler, in how many steps, and how noisy.
+
+    Args:
+        scheduler: of diffusers, with the noise schedule and the kind of prediction that the network was trained with.
+        steps: network evaluations an image, None for one a timestep.
+        eta: of DDIM: 0 is deterministic, 1 as noisy as DDPM.
+
+    Raises:
+        ValueError: for steps or an eta that the scheduler does not take.
+    """
+
+    def __init__(self, scheduler: Any, steps: int | None = None, eta: float = 0.0) -> None:
+        takes = inspect.signature(scheduler.step).parameters
+        if eta and "eta" not in takes:
+            raise ValueError(f"{type(scheduler).__name__} has no eta: set sampler.eta=0")
+        self.scheduler, self.eta = scheduler, eta
+        timesteps = int(scheduler.config.num_train_timesteps)
+        self.steps = steps or timesteps
+        if self.steps > timesteps:  # some schedulers take them, and the images are NaN
+            raise ValueError(f"{self.steps} steps are more than the {timesteps} timesteps")
+        self._noisy = "generator" in takes
+        self._extra = {"eta": eta} if "eta" in takes else {}
+        scheduler.set_timesteps(self.steps)  # refuses a number that it cannot do
+        if min(scheduler.timesteps) < 0:  # diffusers' rounding of "trailing", for 61 of 1000 steps and a few others
+            raise ValueError(f"{self.steps} steps end at a negative timestep: take another number or spacing")
+        self.words = f"{type(scheduler).__name__}, {self.steps} steps" + (f", eta {eta:g}" if "eta" in takes else "")
+
+    @torch.inference_mode()
+    def __call__(
+        self, network: nn.Module, shape: Sequence[int], index: Tensor, seed: int = 0, watch: Watch | None = None
+    ) -> Tensor:
+        """Draw images.
+
+        Args:
+            network: (x_t (B, C, H, W), t (B,)), as one tuple -> its prediction; in evaluation mode.
+            shape: (C, H, W).
+            index: (B,), the images' numbers: image i is a function of (seed, i).
+            seed: of the starting noise and of what the scheduler draws.
+            watch: called with x after every step.
+
+        Returns:
+            float32 (B, C, H, W), about in [-1, 1], on the network's device and in its memory format.
+        """
+        first = next(p for p in network.parameters() if p.ndim == 4)
+        self.scheduler.set_timesteps(self.steps, first.device)
+        x = normal(hash_key(START, seed), index.to(first.device), shape) * self.scheduler.init_noise_sigma
+        if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
+            x = x.contiguous(memory_format=torch.channels_last)
+        # on the CPU, so that a seed means the same images on every device
+        draws = [torch.Generator().manual_seed(hash_key(STEPS, seed, i) & (1 << 63) - 1) for i in index.tolist()]
+        extra = self._extra | ({"generator": draws} if self._noisy else {})
+        for t in self.scheduler.timesteps:
+            output = network((self.scheduler.scale_model_input(x, t), t.expand(len(x)))).to(x.dtype)
+            x = self.scheduler.step(output, t, x, return_dict=False, **extra)[0]
+            if watch is not None:
+                watch(x)
+        return x
+
+
+@torch.inference_mode()
+def draw(
+    sampler: Sampler,
+    network: nn.Module,
+    shape: Sequence[int],
+    number: int,
+    seed: int = 0,
+    batch_size: int = 500,
+    bf16: bool = False,
+) -> Iterator[Tensor]:
+    """Batches of 8-bit images on the network's device: number 0, 1, ... of this seed."""
+    device = next(network.parameters()).device
+    training = network.training
+    network.eval()
+    try:
+        for index in torch.arange(number).split(batch_size):
+            with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                images = sampler(network, shape, index, seed)
+            yield to_bytes(images)
+    finally:
+        network.train(training)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """[-1, 1] to uint8 0..255, rounded."""
+    return ((images + 1) * 127.5).round().clamp_(0, 255).to(torch.uint8)
