@@ -47,7 +47,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         TrainingError: if training cannot go on.
         Interrupted: for a signal; all is saved.
     """
-    _quiet()
+    quiet()
     resume = load_checkpoint(folder / "checkpoints" / "last.ckpt") if cfg.resume else None
     seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
@@ -122,7 +122,7 @@ def _test(trainer: Trainer, task: BaseTask, data: ViewsDataModule, checkpoint: P
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Lightning's hints and the warnings that say nothing here; what matters the run says itself."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     for message in SILENCED:

@@ -168,4 +168,13 @@ def test_too_few_images_and_wrong_moments_are_refused() -> None:
     with pytest.raises(UserError, match="too few"):
         ViewsDataModule(lambda: splits, Augmentation(0, False, 0), val_fraction=0.1).setup()
     with pytest.raises(UserError, match="3 channels"):
-        ViewsDataModule(lambda: splits, Augmentation(0, False, 0), val_fraction=0, mean=[0.5], std=[0.5]).setup()
+        ViewsDataModule(lambda: splits, Augmentation(0, False, 0), val_fraction=0, mean=[0.5, 0.5], std=[0.5]).setup()
+
+
+def test_one_mean_is_for_every_channel() -> None:
+    colour = ImageSet(torch.full((4, 3, 4, 4), 255, dtype=torch.uint8), torch.zeros(4, dtype=torch.int64))
+    splits = Splits(colour, colour, ("a",), "")
+    augmentation = Augmentation(0, False, 0)
+    data = ViewsDataModule(lambda: splits, augmentation, val_fraction=0, mean=[0.5], std=[0.25])
+    data.setup()
+    assert (data._train_batch(data.train_index, 0).views[0] == 2).all()

@@ -39,6 +39,7 @@ SMALL = {
     ],
     "logger=tensorboard": [],
     "scheduler=warmup": ["scheduler.warmup_steps=3"],
+    "scheduler=warmup_cosine": ["scheduler.warmup_steps=3"],
 }  # fmt: skip
 
 

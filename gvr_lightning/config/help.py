@@ -7,7 +7,7 @@ from gvr_lightning.config.folder import conf_folder, first_comment, group_option
 
 WIDTH = 100
 INTRO = """\
-Trains image classifiers with gradient regularizers (GVR, AGR) and their controls.
+Trains image classifiers and diffusion models with gradient regularizers (GVR, AGR) and their controls.
 
 Usage: python train.py [flags] [group=option ...] [key=value ...]     (installed: gvr-train ...)
 
@@ -26,10 +26,11 @@ configuration does not list is added with +, such as +trainer.limit_train_batche
 A run leaves, in outputs/<name>/<time>/ (printed last):
   summary.json    final figures             config.yaml     everything that was configured
   metrics.csv     every logged value        checkpoints/    last.ckpt, best.ckpt
-  curves.png      accuracy and loss
+  curves.png      accuracy and loss         samples/        image grids (task=ddpm)
 
 Examples
   python train.py regularizer=gvr alpha=0.01                   GVR on the bundled digits, in seconds
+  python train.py task=ddpm regularizer=agr optimizer=adan     a diffusion model of the digits, scored
   python train.py experiment=gvr_cifar100                      a published row, whole recipe
   python train.py -m regularizer=none,two_view,gvr seed=0,1,2  a comparison over three seeds
   python train.py data=image_folder data.root=photos data.image_size=32 model=resnet20

@@ -67,7 +67,8 @@ class Sampler:
         draws = [torch.Generator().manual_seed(hash_key(STEPS, seed, i) & (1 << 63) - 1) for i in index.tolist()]
         extra = self._extra | ({"generator": draws} if self._noisy else {})
         for t in self.scheduler.timesteps:
-            output = network((self.scheduler.scale_model_input(x, t), t.expand(len(x)))).to(x.dtype)
+            noisy = self.scheduler.scale_model_input(x, t).to(first.dtype)
+            output = network((noisy, t.expand(len(x)))).to(x.dtype)
             x = self.scheduler.step(output, t, x, return_dict=False, **extra)[0]
             if watch is not None:
                 watch(x)
