@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gvr_lightning.callbacks.checkpoints import atomic
 
-SMALLEST = 32  # pixels that an image's side is drawn with, at least
+SMALLEST = 48  # pixels that an image's side is drawn with, at least
 GAP = 2
 
 

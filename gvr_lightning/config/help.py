@@ -7,7 +7,7 @@ from gvr_lightning.config.folder import conf_folder, first_comment, group_option
 
 WIDTH = 100
 INTRO = """\
-Trains image classifiers and diffusion models with gradient regularizers (GVR, AGR) and their controls.
+Trains image classifiers and diffusion models with gradient regularizers (GVR, AGR) and controls.
 
 Usage: python train.py [flags] [group=option ...] [key=value ...]     (installed: gvr-train ...)
 

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.errors import UserError
 
-FIXED = ("model", "data", "seed", "batch_size")  # what a run is: another one is another run
+FIXED = ("model", "data", "seed", "batch_size", "task.noise")  # what a run is: another one is another run
 MAY_MOVE = ("root", "cache_dir", "workers", "download", "on_device", "eval_batch_size")  # where data lies, not what
 
 
@@ -68,6 +68,6 @@ def _defining(cfg: DictConfig) -> dict[str, Any]:
             flat[path] = value
 
     for key in FIXED:
-        node = cfg[key]
+        node = OmegaConf.select(cfg, key)
         walk(key, OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
     return flat
