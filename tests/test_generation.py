@@ -269,9 +269,9 @@ def test_a_classifier_s_checkpoint_draws_nothing(
 
 
 def test_a_grid_shows_every_image(tmp_path: Path) -> None:
-    images = torch.arange(6, dtype=torch.uint8).mul(40).view(6, 1, 1, 1).expand(6, 3, 32, 32)
+    images = torch.arange(6, dtype=torch.uint8).mul(40).view(6, 1, 1, 1).expand(6, 3, 64, 64)
     save_grid(images, tmp_path / "a" / "grid.png", columns=3)
     picture = np.asarray(Image.open(tmp_path / "a" / "grid.png"))
-    assert picture.shape == (2 * 34 + 2, 3 * 34 + 2, 3)
-    assert [picture[2 + r * 34, 2 + c * 34, 0] for r in range(2) for c in range(3)] == [0, 40, 80, 120, 160, 200]
+    assert picture.shape == (2 * 66 + 2, 3 * 66 + 2, 3)
+    assert [picture[2 + r * 66, 2 + c * 66, 0] for r in range(2) for c in range(3)] == [0, 40, 80, 120, 160, 200]
     assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "grid.png"]

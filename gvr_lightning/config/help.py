@@ -30,7 +30,7 @@ A run leaves, in outputs/<name>/<time>/ (printed last):
 
 Examples
   python train.py regularizer=gvr alpha=0.01                   GVR on the bundled digits, in seconds
-  python train.py task=ddpm regularizer=agr optimizer=adan     a diffusion model of the digits, scored
+  python train.py task=ddpm regularizer=agr optimizer=adan     a diffusion model, FID and IS
   python train.py experiment=gvr_cifar100                      a published row, whole recipe
   python train.py -m regularizer=none,two_view,gvr seed=0,1,2  a comparison over three seeds
   python train.py data=image_folder data.root=photos data.image_size=32 model=resnet20
