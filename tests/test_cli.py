@@ -107,7 +107,10 @@ def data_mistakes(tmp_path: Path) -> dict[str, tuple[list[str], list[str]]]:
         "a class without images": ([*folder, f"data.root={empty}"], ["hollow"]),
         "a class that is not trained": ([*folder, f"data.root={extra}"], ["stranger"]),
         "images of two sizes": ([*folder, f"data.root={sizes}"], ["data.image_size"]),
-        "channels and moments": ([*folder, f"data.root={photos}", "data.mean=[0.5,0.5]", "data.std=[0.2]"], ["data.mean"]),
+        "channels and moments": (
+            [*folder, f"data.root={photos}", "data.mean=[0.5,0.5]", "data.std=[0.2]"],
+            ["data.mean"],
+        ),
         "no CIFAR and no download": (
             ["data=cifar10", f"data.root={tmp_path / 'x'}", "data.download=false"],
             ["cifar-10"],

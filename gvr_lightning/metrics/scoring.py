@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.errors import UserError
+from gvr_lightning.metrics.cached import say
 from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.metrics.reference import Statistics, cached_statistics
 from gvr_lightning.metrics.scores import Scores, require_enough
@@ -44,6 +45,8 @@ class Scoring:
             raise UserError("data.transform changes the images' size, and FID compares images of one size: set"
                             " data.image_size instead, or extractor=none")  # fmt: skip
         few = require_enough(extractor, num_images, len(images), allow_few)
+        if few:
+            say(f"FID by {extractor.num_features} features of fewer images: unreliable, and marked so in summary.json")
         self.extractor, self.splits, self.cache_dir = extractor, splits, cache_dir
         self.images, self.key = images, f"{data.data_hash[:16]}-train"
         self.reference: Statistics | None = None

@@ -1,4 +1,4 @@
-"""The table and the plot of the sweep: python experiments/agr_ddpm_digits/collect.py <sweep folder>..."""
+"""The table and the plot of the sweep: python experiments/agr_ddpm_digits/compare.py <sweep folder>..."""
 
 import json
 import statistics
