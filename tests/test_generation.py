@@ -16,9 +16,11 @@ from gvr_lightning import sample
 from gvr_lightning.build import load_network
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.data.digits import Digits
 from gvr_lightning.errors import Interrupted, UserError
 from gvr_lightning.images import save_grid
 from gvr_lightning.loggers import read_metrics
+from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.tasks.diffusion import DiffusionTask
 
 UNSCORED = [*TINY_DDPM, "extractor=none"]
@@ -275,3 +277,19 @@ def test_a_grid_shows_every_image(tmp_path: Path) -> None:
     assert picture.shape == (2 * 66 + 2, 3 * 66 + 2, 3)
     assert [picture[2 + r * 66, 2 + c * 66, 0] for r in range(2) for c in range(3)] == [0, 40, 80, 120, 160, 200]
     assert list((tmp_path / "a").iterdir()) == [tmp_path / "a" / "grid.png"]
+
+
+def test_real_images_are_scored_from_the_whole_test_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder's images come class by class: its first 70 would be of one."""
+    seen: list[torch.Tensor] = []
+    original = Scoring.of
+
+    def spy(self: Scoring, batches: list[torch.Tensor]) -> dict[str, float]:
+        seen.extend(batches)
+        return original(self, batches)
+
+    monkeypatch.setattr(Scoring, "of", spy)
+    tiny_run(tmp_path, *TINY_DDPM)
+    test = Digits()().test.images
+    rows = [next(i for i, image in enumerate(test) if torch.equal(image, real)) for real in seen[0]]
+    assert len(rows) == len(set(rows)) == 70 and max(rows) > 340 and rows != sorted(rows)

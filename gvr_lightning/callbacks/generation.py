@@ -8,11 +8,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gvr_lightning.callbacks.progress import RunProgress
+from gvr_lightning.data.counter_random import hash_key, permutation
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
 from gvr_lightning.images import evenly, save_grid
 from gvr_lightning.metrics.scoring import Scoring
 
+REAL = 0  # the draw of real images is the same in every run
 STRIP = 8, 12  # images on their way, and pictures of each
 
 
@@ -82,7 +84,9 @@ class Generation(Callback):
         self._strip(pl_module)
         found = self._generate(pl_module, "final.png", scored=True)
         if self.scoring is not None:
-            real = self.scoring.of([self.test_images[: self.num_images]])
+            # a random part: a folder's first images are of one class
+            rows = permutation(hash_key(REAL), len(self.test_images))[: self.num_images]
+            real = self.scoring.of([self.test_images[rows]])
             found |= {f"real/{name}": value for name, value in real.items()}
             row: dict[str, Any] = {"epoch": pl_module.last_row["epoch"], **found}  # type: ignore[index]
             for logger in trainer.loggers:
