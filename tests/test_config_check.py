@@ -60,6 +60,8 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("task=ddpm generation.image=3", ["there is no key generation.image"]),
     ("generation.grid=3", ["there is no key generation"]),
     ("task=ddpm data.mean=[]", ["data.mean=[]"]),
+    ("task=ddpm data.mean=[0.4]", ["data.mean=[0.4]", "[-1, 1]"]),
+    ("task=ddpm data.std=null", ["data.std=null", "[-1, 1]"]),
     # what is no override
     ("lr", ["lr", "key=value"]),
     ("lr==", ["lr==", "not understood"]),
@@ -237,7 +239,7 @@ VALID: list[str | list[str]] = [
     "task=ddpm regularizer=agr optimizer=adan",
     "task=ddpm sampler=ddpm extractor=none data=mnist_5k",
     "task=ddpm sampler._target_=diffusers.UniPCMultistepScheduler sampler.steps=20 +sampler.solver_order=3",
-    "task=ddpm data=cifar10 data.mean=[0.5,0.4,0.5] sampler.eta=1 generation.score_every_n_epochs=10",
+    "task=ddpm data=cifar10 data.mean=[0.5,0.5,0.5] sampler.eta=1 generation.score_every_n_epochs=10",
     "experiment=ddpm_cifar10_acprop data.root=/data extractor=efficientnet sampler.steps=10",
 ]
 

@@ -129,6 +129,17 @@ def generates(config: Config) -> str | None:
     return None
 
 
+def pixels(config: Config) -> str | None:
+    """Images are drawn in [-1, 1], so they are trained on in [-1, 1]."""
+    if _kind(config, "task") != "DiffusionTask":
+        return None
+    for name in ("mean", "std"):
+        value = get(config, f"data.{name}")
+        if value is None or (isinstance(value, list) and any(v != 0.5 for v in value)):
+            return f"data.{name}={show(value)}: task=ddpm draws images in [-1, 1], so data.mean and data.std are [0.5]"
+    return None
+
+
 def sampling_steps(config: Config) -> str | None:
     """No more steps than timesteps."""
     steps, timesteps = get(config, "sampler.steps"), get(config, "task.noise.timesteps")
@@ -147,7 +158,7 @@ def beta_range(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(clipping, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
-    *(network, generates, sampling_steps, beta_range),
+    *(network, generates, pixels, sampling_steps, beta_range),
 )
 
 
