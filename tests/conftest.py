@@ -1,11 +1,12 @@
-"""As the command line does: before torch loads, so that the suite does not crawl where cores are shared."""
+"""Set before torch loads, so that the suite does not crawl: its tensors are too small for two threads."""
 
 import os
 from collections.abc import Iterator
 
 import pytest
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
 
 @pytest.fixture(scope="session", autouse=True)
