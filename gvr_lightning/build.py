@@ -95,8 +95,12 @@ def build_generation(
 
 
 def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
-    """Lightning's trainer with this project's callbacks."""
-    return make(
+    """Lightning's trainer with this project's callbacks.
+
+    Raises:
+        UserError: for more than one process.
+    """
+    trainer = make(
         cfg.trainer,
         "trainer",
         callbacks=callbacks,
@@ -106,6 +110,9 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logg
         num_sanity_val_steps=0,
         enable_model_summary=False,
     )
+    if trainer.world_size > 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: one process only, as yet; set trainer.devices=1")
+    return trainer
 
 
 def make(node: Any, key: str, **arguments: Any) -> Any:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import instantiate
-from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.build import build_data, build_generation, build_task, build_trainer
@@ -17,7 +17,7 @@ from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
 from gvr_lightning.curves import draw_curves
 from gvr_lightning.data.datamodule import ViewsDataModule
-from gvr_lightning.errors import Interrupted, UserError
+from gvr_lightning.errors import Interrupted
 from gvr_lightning.loggers import METRICS
 from gvr_lightning.overview import print_overview
 from gvr_lightning.summary import config_hash, git_state, versions, write_summary
@@ -58,18 +58,10 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     checkpoints, throughput = Checkpoints(folder / "checkpoints", task.monitor, task.mode), Throughput()
     interruption, progress = Interruption(checkpoints.last_path), RunProgress(throughput)
     generation = build_generation(cfg, data, task, folder, progress)
-    callbacks = [
-        throughput,
-        interruption,
-        checkpoints,
-        AGRStatistics(),
-        progress,
-        *([generation] if generation else []),
-    ]
+    callbacks: list[Callback] = [throughput, interruption, checkpoints, AGRStatistics(), progress]
+    callbacks += [generation] if generation else []
     loggers = instantiate(cfg.logger)(folder, resume["global_step"] if resume else 0)
     trainer = build_trainer(cfg, folder, callbacks, loggers)
-    if trainer.world_size > 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: one process only, as yet; set trainer.devices=1")
     print_overview(task.model, data)
     status, tested = "failed", {}
     try:

@@ -21,8 +21,10 @@ class Decay:
     @torch.no_grad()
     def __call__(self, averages: Sequence[Tensor], weights: Sequence[Tensor], updates: Tensor) -> None:
         """One update, in place."""
-        n = int(updates)
-        decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
+        decay = self.decay
+        if self.warmup:
+            n = int(updates)
+            decay = min(decay, (1 + n) / (10 + n))
         torch._foreach_lerp_(list(averages), list(weights), 1 - decay)
 
 
