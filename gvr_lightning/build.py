@@ -8,18 +8,17 @@ import torch
 from hydra.errors import InstantiationException
 from hydra.utils import get_class, instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, load_checkpoint
+from gvr_lightning.callbacks.checkpoints import load_checkpoint
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.data.augmentation import PerImage
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.sampler import Sampler
+from gvr_lightning.distributed.sync_batchnorm import synchronise
 from gvr_lightning.errors import UserError
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.tasks.base import BaseTask
@@ -50,6 +49,8 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
 def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
     """The task, with its model, penalty, optimizer and schedule."""
     model = make(cfg.model, "model", image_shape=data.image_shape, num_classes=data.num_classes)
+    if cfg.trainer.get("sync_batchnorm"):
+        synchronise(model)
     parts = {
         "model": model,
         "penalty": make(cfg.regularizer.penalty, "regularizer.penalty"),
@@ -92,27 +93,6 @@ def build_generation(
         kept = cfg.extractor.get("cache_dir")
         scoring = Scoring(extractor, data, options["num_images"], splits, allow_few, sampler.words, kept)
     return Generation(sampler, scoring, data.test_images, data.image_shape, folder, progress, seed=cfg.seed, **options)
-
-
-def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
-    """Lightning's trainer with this project's callbacks.
-
-    Raises:
-        UserError: for more than one process.
-    """
-    trainer = make(
-        cfg.trainer,
-        "trainer",
-        callbacks=callbacks,
-        logger=loggers,
-        plugins=[AtomicCheckpointIO()],
-        default_root_dir=folder,
-        num_sanity_val_steps=0,
-        enable_model_summary=False,
-    )
-    if trainer.world_size > 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: one process only, as yet; set trainer.devices=1")
-    return trainer
 
 
 def make(node: Any, key: str, **arguments: Any) -> Any:

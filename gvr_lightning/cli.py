@@ -1,18 +1,25 @@
 """The command line: ``gvr-train``, and ``train.py`` in a checkout. Loads torch only once the configuration is right."""
 
+import atexit
 import os
+import shutil
 import sys
+import tempfile
+import traceback
 from pathlib import Path
 from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.help import help_page
 from gvr_lightning.config.resume import continue_run
+from gvr_lightning.config.sweep import Outcome, unfinished
+from gvr_lightning.distributed.external import external_place
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")  # Hydra's flags that take one
@@ -28,9 +35,11 @@ def main() -> None:
     if "--help" in arguments or "-h" in arguments:
         print(help_page())
         return
+    multirun = bool({"-m", "--multirun"} & set(arguments))
     try:
         arguments = continue_run(arguments)
-        check(_overrides(arguments), multirun=bool({"-m", "--multirun"} & set(arguments)))
+        check(_overrides(arguments), multirun=multirun)
+        arguments += _beside_the_first(multirun)
     except UserError as error:
         sys.exit(_complain(error, 2))
     sys.argv[1:] = arguments
@@ -41,6 +50,9 @@ def main() -> None:
         sys.exit(_complain(error, 2))
     except KeyboardInterrupt:  # before training has begun
         sys.exit(130)
+    if Outcome.folder is not None and (failed := unfinished(Outcome.folder)):
+        lines = "".join(f"\n  {folder}: {how}" for folder, how in failed)
+        sys.exit(_complain(f"{len(failed)} job(s) of the sweep did not finish:{lines}", 1))
 
 
 def _overrides(arguments: list[str]) -> list[str]:
@@ -49,28 +61,61 @@ def _overrides(arguments: list[str]) -> list[str]:
     return [a for a, last in zip(arguments, before, strict=False) if not a.startswith("-") and last not in WITH_VALUE]
 
 
-def _job(cfg: DictConfig) -> Any:
-    from gvr_lightning.run import run  # torch and Lightning, two seconds
+def _beside_the_first(multirun: bool) -> list[str]:
+    """What Hydra is told in the processes that torchrun or srun started beside the first: to leave no folder behind.
 
-    folder = Path(HydraConfig.get().runtime.output_dir)
+    Raises:
+        UserError: for a sweep, whose jobs these would all start for themselves.
+    """
+    place = external_place()
+    if place is None:
+        return []
+    if multirun:
+        raise UserError("a sweep starts the processes of its jobs itself: leave torchrun or srun out and set"
+                        " trainer.devices, or send the jobs with hydra/launcher=submitit_slurm")  # fmt: skip
+    if place.rank == 0:
+        return []
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return [f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"]
+
+
+def _job(cfg: DictConfig) -> Any:
+    from gvr_lightning.jobs import train  # torch and Lightning, two seconds
+
+    of_hydra = HydraConfig.get()
+    folder, place = Path(of_hydra.runtime.output_dir), external_place()
     try:
-        summary = run(cfg, folder)
-    except UserError as error:
-        sys.exit(_complain(error, 2))
-    except TrainingError as error:
-        sys.exit(_complain(error, 1))
-    except OSError as error:
-        kept = (folder / "checkpoints" / "last.ckpt").exists()
-        hint = f"; what was saved before is untouched: mend that, then resume={folder}" if kept else ""
-        sys.exit(_complain(f"cannot read or write: {error}{hint}", 1))
+        summary = train(cfg, folder, place)
     except Interrupted as stop:
         print(f"interrupted; continue with resume={folder}", file=sys.stderr)
         sys.exit(128 + stop.signum)
+    except Exception as error:
+        status = _tell(error, folder)
+        if of_hydra.mode == RunMode.MULTIRUN:
+            return None  # the sweep goes on; how its jobs ended is told at its end
+        sys.exit(status)
+    if place is not None and place.rank > 0:
+        return None
     metrics = summary["metrics"]
     figures = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("test/") or k in SCORES)
     print(f"{figures}  ({summary['train']['seconds']:.1f} s of training)")
     print(folder)
     return metrics.get("fid", metrics.get("val/acc"))
+
+
+def _tell(error: Exception, folder: Path) -> int:
+    """Say what went wrong, a mistake in one line; the exit status."""
+    if isinstance(error, UserError):
+        return _complain(error, 2)
+    kept = (folder / "checkpoints" / "last.ckpt").exists()
+    hint = f"; continue with resume={folder}" if kept else ""
+    if isinstance(error, TrainingError):
+        return _complain(f"{error}{'' if 'resume=' in str(error) else hint}", 1)
+    if isinstance(error, OSError):
+        return _complain(f"cannot read or write: {error}{hint and '; what was saved before is untouched' + hint}", 1)
+    traceback.print_exception(error)
+    return 1
 
 
 def _complain(error: object, status: int) -> int:

@@ -16,5 +16,5 @@ class Interrupted(BaseException):
     """Ctrl-C or SIGTERM; exit status 128 + signal number."""
 
     def __init__(self, signum: int) -> None:
-        super().__init__(f"stopped by signal {signum}")
+        super().__init__(signum)
         self.signum = signum

@@ -1,7 +1,8 @@
-"""Where the figures go. Each factory: (run folder, step to go on from) -> loggers."""
+"""Where the figures go. Each factory: (run folder, step and rows to go on from) -> loggers."""
 
 import csv as csv_format
 from argparse import Namespace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ class CsvLogger(Logger):
 
     Args:
         path: of the file.
-        step: rows of later steps are dropped first: a run that was killed may have logged more than it saved.
+        rows: so many stay: a run that was killed may have logged more than it saved.
     """
 
-    def __init__(self, path: Path, step: int = 0) -> None:
+    def __init__(self, path: Path, rows: int = 0) -> None:
         super().__init__()
         self.path = path
-        old = read_metrics(path) if path.exists() else []
-        self.rows: list[dict[str, Any]] = [row for row in old if int(row["step"]) <= step]
+        self.rows: list[dict[str, Any]] = read_metrics(path)[:rows] if path.exists() else []
         self.columns = list(dict.fromkeys(["step", *(name for row in self.rows for name in row)]))
         self._rewrite()
 
@@ -66,11 +66,17 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return [{k: v for k, v in row.items() if v not in ("", None)} for row in csv_format.DictReader(file)]
 
 
-def csv(folder: Path, step: int = 0) -> list[Logger]:
+def csv(folder: Path, step: int = 0, rows: int = 0) -> list[Logger]:
     """metrics.csv, which every run writes."""
-    return [CsvLogger(folder / METRICS, step)]
+    return [CsvLogger(folder / METRICS, rows)]
 
 
-def tensorboard(folder: Path, step: int = 0) -> list[Logger]:
+def tensorboard(folder: Path, step: int = 0, rows: int = 0) -> list[Logger]:
     """metrics.csv and TensorBoard's event files, in ``tensorboard/``."""
-    return [*csv(folder, step), TensorBoardLogger(folder, name="tensorboard", version="")]
+    board = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1 if step else None)
+    return [*csv(folder, step, rows), board]
+
+
+def rows_written(loggers: Iterable[Logger]) -> int:
+    """How many rows metrics.csv has."""
+    return next((len(logger.rows) for logger in loggers if isinstance(logger, CsvLogger)), 0)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gvr_lightning.scopes import Pass, View, whole
+from gvr_lightning.distributed.shards import Shard, Share, even_shard
+from gvr_lightning.scopes import Pass, Through, View, whole
 from gvr_lightning.variance import Criterion
 
 Target = Tensor | Sequence[Tensor]  # of all views, or one for each
@@ -15,18 +16,24 @@ Target = Tensor | Sequence[Tensor]  # of all views, or one for each
 
 @dataclass
 class RegularizedLoss:
-    """What a penalty returns: V scalar losses, the penalty before alpha, and each view's logits and targets."""
+    """What a penalty returns: V scalar losses, the penalty before alpha, and each view's logits and targets.
+
+    Of several processes each has losses and a penalty whose means over the processes are those of the global batch,
+    and ``weights``, which make means over a view's rows here such that theirs are, too.
+    """
 
     losses: list[Tensor]
     penalty: Tensor
     alpha: float
     logits: list[Tensor]
     targets: list[Tensor]
+    weights: list[float]
 
     @classmethod
     def of(cls, passes: Sequence[Pass], losses: list[Tensor], penalty: Tensor, alpha: float) -> "RegularizedLoss":
         """From the views' passes through the network."""
-        return cls(losses, penalty, alpha, [p.logits for p in passes], [p.target for p in passes])
+        logits, targets, weights = zip(*((p.logits, p.target, p.weight) for p in passes), strict=True)
+        return cls(losses, penalty, alpha, list(logits), list(targets), list(weights))
 
     @property
     def weighted(self) -> Tensor:
@@ -58,15 +65,18 @@ class Penalty(ABC):
         views: Sequence[View],
         target: Target,
         keys: Tensor | None = None,
+        shard: Shard | None = None,
     ) -> RegularizedLoss:
         """Forward passes, losses and penalty.
 
         Args:
             model: has ``.backbone`` and ``.head`` (without a penalty, or for name patterns, any module will do).
-            criterion: (logits (B, C), target (B, ...)) -> scalar.
+            criterion: (logits (B, C), target (B, ...)) -> scalar; over several processes it must be a mean.
             views: V inputs of the same samples: tensors (B, ...), or tuples of such where the network takes several.
             target: labels (B, ...), those of every view; or a sequence of V, each view's own.
-            keys: random numbers (V, B); the rows with the smallest make a subset. Default: torch's generator.
+            keys: random numbers (V, all rows); the rows with the smallest make a subset. Default: torch's generator.
+            shard: which rows of the global batch these are. Default: where there is a process group, every process has
+                as many; else they are all.
         """
 
     def check(self, model: nn.Module) -> None:  # noqa: B027 (most fit any model)
@@ -86,11 +96,23 @@ class NoPenalty(Penalty):
         views: Sequence[View],
         target: Target,
         keys: Tensor | None = None,
+        shard: Shard | None = None,
     ) -> RegularizedLoss:
         """The views' losses, with a penalty of zero."""
-        passes = [whole(model, view, y) for view, y in with_targets(views, target)]
+        pairs = with_targets(views, target)
+        passes = make_passes(whole, model, pairs, (shard or even_shard(len(pairs[0][1]))).share)
         losses = [p.loss(criterion) for p in passes]
         return RegularizedLoss.of(passes, losses, torch.zeros_like(losses[0]), self.alpha)
+
+
+def make_passes(
+    through: Through, model: nn.Module, pairs: Sequence[tuple[View, Tensor]], share: Share
+) -> list[Pass]:
+    """Each view's pass, with the share of its rows that is here."""
+    passes = [through(model, view, y) for view, y in pairs]
+    for p in passes:
+        p.share = share
+    return passes
 
 
 def with_targets(views: Sequence[View], target: Target) -> list[tuple[View, Tensor]]:

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from gvr_lightning import scopes
-from gvr_lightning.penalty import Penalty, RegularizedLoss, Target, with_targets
+from gvr_lightning.distributed.shards import Shard, even_shard, gather_rows
+from gvr_lightning.penalty import Penalty, RegularizedLoss, Target, make_passes, with_targets
 from gvr_lightning.scopes import Compare, Parameters, Pass, Through, View, take
 from gvr_lightning.variance import Criterion, gradient_variance
 
@@ -71,6 +72,7 @@ class GradientVariance(Penalty):
         views: Sequence[View],
         target: Target,
         keys: Tensor | None = None,
+        shard: Shard | None = None,
     ) -> RegularizedLoss:
         """See :meth:`Penalty.__call__`; two views or more, or one if ``split``.
 
@@ -80,29 +82,35 @@ class GradientVariance(Penalty):
         if (len(views) == 1) != self.split:
             raise ValueError(f"got {len(views)} view(s): give two or more, or one with split=True")
         pairs = with_targets(views, target)
-        if keys is None:
-            keys = _draw(len(views), pairs[0][1])
-        passes = [self._through(model, view, y) for view, y in pairs]
+        shard = shard or even_shard(len(pairs[0][1]))
+        passes = sources = make_passes(self._through, model, pairs, shard.share)
+        orders = self._orders(len(views), pairs[0][1], keys, shard)
         if self.split:
-            passes = [passes[0].rows(half) for half in keys[0].argsort().tensor_split(2) if len(half)]
+            sources = passes * len(orders)
+            passes = [p.rows(*shard.choose(half)) for p, half in zip(sources, orders, strict=True)]
         losses = [p.loss(criterion) for p in passes]
         if len(passes) < 2:  # a last batch of one row has no halves
             penalty = torch.zeros_like(losses[0])
         else:
-            penalty = self._compare(model, criterion, self._subsets(passes, keys))
+            compared = passes
+            if self.subset is not None:
+                few = [order[: self.subset] for order in orders]
+                compared = [p.rows(*shard.choose(rows)) for p, rows in zip(sources, few, strict=True)]
+            penalty = self._compare(model, criterion, compared)
         return RegularizedLoss.of(passes, losses, penalty, self.alpha)
 
     def check(self, model: nn.Module) -> None:
         """Raise a ValueError for a model without the layers that are to be compared."""
         self.parameters(model)
 
-    def _subsets(self, passes: list[Pass], keys: Tensor) -> list[Pass]:
-        if self.subset is None:
-            return passes
-        if self.split:  # the halves are in random order already
-            return [p.rows(torch.arange(len(p.target), device=keys.device)[: self.subset]) for p in passes]
-        order = keys.argsort(dim=1)[:, : self.subset]
-        return [p.rows(order[0 if self.shared else v]) for v, p in enumerate(passes)]
+    def _orders(self, views: int, target: Tensor, keys: Tensor | None, shard: Shard) -> Sequence[Tensor]:
+        """The global batch's rows in random order, for each view; the halves of one order if ``split``."""
+        if self.subset is None and not self.split:
+            return ()
+        order = (_draw(views, target, shard) if keys is None else keys).argsort(dim=1)
+        if self.split:
+            return [half for half in order[0].tensor_split(2) if len(half)]
+        return [order[0 if self.shared else v] for v in range(views)]
 
 
 class PublishedGradientVariance(Penalty):
@@ -133,14 +141,19 @@ class PublishedGradientVariance(Penalty):
         views: Sequence[View],
         target: Target,
         keys: Tensor | None = None,
+        shard: Shard | None = None,
     ) -> RegularizedLoss:
         """See :meth:`Penalty.__call__`; ``model`` says where its last stage begins."""
         pairs = with_targets(views, target)
-        rows = (_draw(1, pairs[0][1]) if keys is None else keys)[0].argsort()[: self.subset]
+        shard = shard or even_shard(len(pairs[0][1]))
+        keys = _draw(1, pairs[0][1], shard) if keys is None else keys
+        rows, share = shard.choose(keys[0].argsort()[: self.subset])
+        few = [(take(view, rows), y[rows]) for view, y in pairs]
         with scopes.frozen_statistics(model):
-            small = [scopes.twice_differentiable(model, take(view, rows), y[rows]) for view, y in pairs]
-            penalty = gradient_variance([p.loss(criterion) for p in small], scopes.last_stage_parameters(model))
-            passes = [scopes.whole(model, view, y) for view, y in pairs]
+            small = make_passes(scopes.twice_differentiable, model, few, share)
+            losses = [p.loss(criterion) for p in small]
+            penalty = gradient_variance(losses, scopes.last_stage_parameters(model), shard.processes)
+            passes = make_passes(scopes.whole, model, pairs, shard.share)
         return RegularizedLoss.of(passes, [p.loss(criterion) for p in passes], penalty, self.alpha)
 
     def check(self, model: nn.Module) -> None:
@@ -153,8 +166,10 @@ class PublishedGradientVariance(Penalty):
         model(views[0])
 
 
-def _draw(views: int, target: Tensor) -> Tensor:
-    return torch.rand(views, len(target), device=target.device)
+def _draw(views: int, target: Tensor, shard: Shard) -> Tensor:
+    """Random numbers (V, all rows), each process drawing those of its own rows."""
+    keys = torch.rand(views, len(target), device=target.device)
+    return keys if shard.processes == 1 else gather_rows(keys.T).T
 
 
 def _check(alpha: float, subset: int | None) -> None:

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +10,23 @@ from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.build import build_data, build_generation, build_task, build_trainer
+from gvr_lightning.build import build_data, build_generation, build_task
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
-from gvr_lightning.callbacks.checkpoints import Checkpoints, load_checkpoint
+from gvr_lightning.callbacks.checkpoints import Checkpoints, load_checkpoint, newest_checkpoint
+from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.interruption import Interruption
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
 from gvr_lightning.curves import draw_curves
 from gvr_lightning.data.datamodule import ViewsDataModule
-from gvr_lightning.errors import Interrupted
+from gvr_lightning.distributed.place import one_a_machine_first
+from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.strategies import load_whole
+from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.loggers import METRICS
 from gvr_lightning.overview import print_overview
-from gvr_lightning.summary import config_hash, git_state, versions, write_summary
+from gvr_lightning.processes import build_trainer
+from gvr_lightning.summary import SUMMARY, config_hash, git_state, versions, write_summary
 from gvr_lightning.tasks.base import BaseTask
 
 SILENCED = (
@@ -28,12 +34,15 @@ SILENCED = (
     "Total length of .* across ranks is zero.*",  # a run without a validation part
     ".*does not have many workers.*",  # the loaders hand out numbers; workers would only slow them down
     ".*dataloader is not resumable.*",  # it is: it starts at the batch that the loop says
+    "It is recommended to use .*sync_dist=True.*",  # what is logged is the same on every process
     ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated torch name
 )
 
 
 def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """Train and test as configured; summary.json and curves.png are written however it ends.
+
+    Of several processes, which have met before, every one calls this; the first alone writes files.
 
     Args:
         cfg: the composed configuration.
@@ -48,68 +57,110 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
         Interrupted: for a signal; all is saved.
     """
     quiet()
-    resume = load_checkpoint(folder / "checkpoints" / "last.ckpt") if cfg.resume else None
-    seed_everything(cfg.seed, verbose=False)
-    data = build_data(cfg)
-    task = build_task(cfg, data)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
+    try:
+        parts = _build(cfg, config, folder)
+    except (UserError, TrainingError, OSError) as error:
+        if rank_and_size()[0] == 0 and not (folder / SUMMARY).exists():
+            write_summary(folder / SUMMARY, {"status": "failed", "error": str(error), **_origin(config)})
+        raise
+    return _fit_and_test(cfg, config, folder, parts)
+
+
+@dataclass
+class _Parts:
+    """What a run is made of."""
+
+    data: ViewsDataModule
+    task: BaseTask
+    trainer: Trainer
+    checkpoints: Checkpoints
+    throughput: Throughput
+    interruption: Interruption
+    generation: Generation | None
+    resume: Path | None  # the checkpoint to go on from
+
+
+def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
+    path, checkpoint = newest_checkpoint(folder / "checkpoints") if cfg.resume else (None, {})
+    first = rank_and_size()[0] == 0
+    seed_everything(cfg.seed, verbose=False)
+    with one_a_machine_first():
+        data = build_data(cfg)
+    task = build_task(cfg, data)
     task.config = config
-    OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-    checkpoints, throughput = Checkpoints(folder / "checkpoints", task.monitor, task.mode), Throughput()
-    interruption, progress = Interruption(checkpoints.last_path), RunProgress(throughput)
-    generation = build_generation(cfg, data, task, folder, progress)
+    checkpoints = Checkpoints(folder / "checkpoints", task.monitor, task.mode, **cfg.checkpoint)
+    throughput = Throughput()
+    interruption, progress = Interruption(checkpoints), RunProgress(throughput)
+    with one_a_machine_first():
+        generation = build_generation(cfg, data, task, folder, progress)
     callbacks: list[Callback] = [throughput, interruption, checkpoints, AGRStatistics(), progress]
     callbacks += [generation] if generation else []
-    loggers = instantiate(cfg.logger)(folder, resume["global_step"] if resume else 0)
+    loggers = []
+    if first:
+        folder.mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+        written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", 0)}
+        loggers = instantiate(cfg.logger)(folder, **written)
     trainer = build_trainer(cfg, folder, callbacks, loggers)
-    print_overview(task.model, data)
-    status, tested = "failed", {}
+    if first:
+        print_overview(task.model, data)
+    return _Parts(data, task, trainer, checkpoints, throughput, interruption, generation, path)
+
+
+def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: _Parts) -> dict[str, Any]:
+    task, checkpoints, generation = parts.task, parts.checkpoints, parts.generation
+    outcome: dict[str, Any] = {"status": "failed"}
+    tested: dict[str, Any] = {}
     try:
-        with interruption:
-            trainer.fit(task, data, ckpt_path=checkpoints.last_path if resume else None)
+        with parts.interruption:
+            parts.trainer.fit(task, parts.data, ckpt_path=parts.resume)
             path = {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
-            tested = _test(trainer, task, data, path) | (generation.final if generation else {})
-        status = "finished"
+            tested = _test(parts.trainer, task, parts.data, path) | (generation.final if generation else {})
+        outcome["status"] = "finished"
     except Interrupted:
-        status = "interrupted"
+        outcome["status"] = "interrupted"
+        raise
+    except Exception as error:
+        outcome["error"] = str(error)
         raise
     finally:
         best = {} if checkpoints.best is None else {f"{task.monitor}_best": checkpoints.best}
-        summary = _summary(status, config, trainer, task, data, throughput, {**best, **tested})
+        summary = outcome | _summary(config, parts, {**best, **tested})
         if generation and generation.scoring:
             summary["protocol"] = generation.scoring.protocol
-        write_summary(folder / "summary.json", summary)
-        draw_curves(folder / METRICS, folder / "curves.png", cfg.name)
+        if parts.trainer.is_global_zero:
+            write_summary(folder / SUMMARY, summary)
+            draw_curves(folder / METRICS, folder / "curves.png", cfg.name)
     return summary
 
 
-def _summary(
-    status: str,
-    config: dict[str, Any],
-    trainer: Trainer,
-    task: BaseTask,
-    data: ViewsDataModule,
-    throughput: Throughput,
-    metrics: dict[str, float],
-) -> dict[str, Any]:
-    trained = {name: value for name, value in task.last_row.items() if name not in ("epoch", "lr")}
+def _origin(config: dict[str, Any]) -> dict[str, Any]:
     return {
-        "status": status,
-        "task": task.kind,
         "seed": config["seed"],
-        "world_size": trainer.world_size,
-        "metrics": {**trained, **metrics},
-        "train": {"epochs": trainer.current_epoch, "steps": trainer.global_step, **throughput.summary()},
         "versions": versions(),
         "git": git_state(),
         "config_hash": config_hash(config),
-        "data_hash": data.data_hash,
+    }
+
+
+def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -> dict[str, Any]:
+    task, trainer = parts.task, parts.trainer
+    trained = {name: value for name, value in task.last_row.items() if name not in ("epoch", "lr")}
+    steps = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
+    return {
+        "task": task.kind,
+        "world_size": trainer.world_size,
+        "metrics": {**trained, **metrics},
+        "train": {**steps, **parts.throughput.summary()},
+        "data_hash": parts.data.data_hash,
+        **_origin(config),
     }
 
 
 def _test(trainer: Trainer, task: BaseTask, data: ViewsDataModule, checkpoint: Path) -> dict[str, float]:
     """Score the test images with a checkpoint's weights."""
-    task.load_state_dict(load_checkpoint(checkpoint)["state_dict"])
+    load_whole(task, load_checkpoint(checkpoint)["state_dict"])
     trainer.test(task, data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from gvr_lightning.distributed.shards import Share
 from gvr_lightning.variance import (
     Criterion,
     at_least_float32,
@@ -38,15 +39,35 @@ class Pass:
     target: Tensor
     features: Tensor | None = None  # what enters the head
     entering: View | None = None  # what enters the last stage
+    share: Share | None = None  # which part of the pass's rows is here; None: all of them
 
-    def rows(self, index: Tensor) -> "Pass":
+    @property
+    def processes(self) -> int:
+        """How many share the rows."""
+        return self.share.processes if self.share else 1
+
+    @property
+    def weight(self) -> float:
+        """Of a mean over these rows, so that its mean over the processes is that of all rows."""
+        return self.share.weight if self.share else 1.0
+
+    def rows(self, index: Tensor, share: Share) -> "Pass":
         """The same pass for some samples."""
         tensors = (self.logits, self.target, self.features, self.entering)
-        return Pass(*(None if t is None else take(t, index) for t in tensors))  # type: ignore[arg-type]
+        return Pass(*(None if t is None else take(t, index) for t in tensors), share)  # type: ignore[arg-type]
 
-    def loss(self, criterion: Criterion) -> Tensor:
-        """The loss of these rows."""
-        return criterion(self.logits, self.target)
+    def loss(self, criterion: Criterion, logits: Tensor | None = None) -> Tensor:
+        """The weighted loss of these rows, a mean over them; zero with its graph where there are none.
+
+        Args:
+            criterion: (logits, target) -> mean over the rows.
+            logits: of another pass over the same rows.
+        """
+        logits = self.logits if logits is None else logits
+        if not self.weight:
+            return logits.sum()
+        loss = criterion(logits, self.target)
+        return loss if self.weight == 1 else loss * self.weight
 
 
 def take(x: View, index: Tensor) -> View:
@@ -84,9 +105,9 @@ def head(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor
     """The last layer: closed form if it is linear, else double backward through it alone."""
     losses = [p.loss(criterion) for p in passes]
     if not _is_linear(model, passes):
-        return gradient_variance(losses, head_parameters(model))
+        return gradient_variance(losses, head_parameters(model), passes[0].processes)
     logits = [p.logits for p in passes]
-    return last_layer_variance(losses, logits, _features(passes), model.head.bias is not None)
+    return last_layer_variance(losses, logits, _features(passes), model.head.bias is not None, _fullest(passes))
 
 
 def head_per_sample(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
@@ -94,7 +115,8 @@ def head_per_sample(model: Network, criterion: Criterion, passes: Sequence[Pass]
     if not _is_linear(model, passes):
         raise ValueError(f"per_sample needs a linear last layer over (B, D) features, not {type(model.head).__name__}")
     logits, targets = [p.logits for p in passes], [p.target for p in passes]
-    return per_sample_variance(criterion, logits, _features(passes), targets, model.head.bias is not None)
+    bias = model.head.bias is not None
+    return per_sample_variance(criterion, logits, _features(passes), targets, bias, passes[0].weight)
 
 
 def last_stage(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
@@ -111,8 +133,8 @@ def last_stage(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> 
             assert p.entering is not None
             with sdpa_kernel(SDPBackend.MATH):
                 features = stage.forward(_cast(p.entering, params[0].dtype))
-            losses.append(criterion(at_least_float32(model.head.forward(features)), p.target))
-        return gradient_variance(losses, params)
+            losses.append(p.loss(criterion, at_least_float32(model.head.forward(features))))
+        return gradient_variance(losses, params, passes[0].processes)
 
 
 @dataclass
@@ -122,7 +144,7 @@ class Named:
     patterns: list[str]
 
     def __call__(self, model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
-        return gradient_variance([p.loss(criterion) for p in passes], self.select(model))
+        return gradient_variance([p.loss(criterion) for p in passes], self.select(model), passes[0].processes)
 
     def select(self, model: Network) -> list[nn.Parameter]:
         """The trainable parameters that match; a ValueError with some names where none does."""
@@ -185,6 +207,12 @@ def _cast(x: View, dtype: torch.dtype) -> View:
 
 def _is_linear(model: Network, passes: Sequence[Pass]) -> bool:
     return isinstance(model.head, nn.Linear) and all(f.ndim == 2 for f in _features(passes))
+
+
+def _fullest(passes: Sequence[Pass]) -> Share | None:
+    """The share with the most rows, which those of the other views fit into."""
+    shares = [p.share for p in passes if p.share]
+    return max(shares, key=lambda share: share.total) if shares else None
 
 
 def _features(passes: Sequence[Pass]) -> list[Tensor]:

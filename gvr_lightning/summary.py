@@ -10,6 +10,7 @@ from typing import Any
 
 from gvr_lightning.callbacks.checkpoints import atomic
 
+SUMMARY = "summary.json"
 PACKAGES = (
     "gvr-lightning",
     "torch",

@@ -11,10 +11,13 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from gvr_lightning.distributed.shards import Share, mean_over_processes
+from gvr_lightning.gram import gram_distance, gram_is_cheaper
+
 Criterion = Callable[[Tensor, Tensor], Tensor]
 
 
-def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor]) -> Tensor:
+def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor], processes: int = 1) -> Tensor:
     """Mean over all pairs of views of sum_p ||dL_u/dp - dL_v/dp||^2, by double backward: any loss, any layers.
 
     This is the definition; :func:`last_layer_variance` equals it for a linear last layer at a lower price.
@@ -22,6 +25,7 @@ def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor]) -> Ten
     Args:
         losses: the V >= 2 scalar losses of the V views, with their graphs.
         params: the parameters whose gradients are compared; one that a loss does not use has gradient zero there.
+        processes: that each have a part of the losses, whose mean over them is meant (see distributed/shards.py).
 
     Returns:
         A differentiable scalar, float32 at least.
@@ -36,41 +40,57 @@ def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor]) -> Ten
     # Autocast would rerun the graph's own operations in half precision.
     with torch.autocast(losses[0].device.type, enabled=False):
         by_view = [torch.autograd.grad(loss, params, create_graph=True, allow_unused=True) for loss in losses]
-        terms = []
-        for p, grads in zip(params, zip(*by_view, strict=True), strict=True):
-            if any(g is not None for g in grads):
-                terms.append(_mean_pair_distance([torch.zeros_like(p) if g is None else g for g in grads]))
-        if not terms:
+        by_param = [
+            [torch.zeros_like(p) if g is None else g for g in grads]
+            for p, grads in zip(params, zip(*by_view, strict=True), strict=True)
+            if any(g is not None for g in grads)
+        ]
+        if not by_param:
             raise ValueError("gradient_variance: none of the parameters takes part in any of the losses")
-        return torch.stack(terms).sum()
+        return _mean_pair_distance(by_param, processes)
 
 
 def last_layer_variance(
-    losses: Sequence[Tensor], logits: Sequence[Tensor], features: Sequence[Tensor], bias: bool = True
+    losses: Sequence[Tensor],
+    logits: Sequence[Tensor],
+    features: Sequence[Tensor],
+    bias: bool = True,
+    share: Share | None = None,
 ) -> Tensor:
     """The same for the linear last layer z = W h + b, in closed form: g_W = d^T h and g_b = sum_i d_i.
 
     A first-order expression in z and h: nothing is differentiated twice but the loss itself, so the network may be
-    compiled, run in mixed precision, or use kernels without second derivatives.
+    compiled, run in mixed precision, or use kernels without second derivatives. For a wide layer and few rows it takes
+    inner products of rows, and never forms a (C, D) matrix (gram.py): the value is the same.
 
     Args:
         losses: V >= 2 scalars, each a function of its own logits.
         logits: V tensors (B_v, C) that the losses were computed from.
         features: V tensors (B_v, D) that the last layer got; B_v may differ between views.
         bias: whether the last layer has a bias.
+        share: which part of each view's rows is here; None: there is one process.
 
     Returns:
-        A differentiable scalar, float32 at least, equal to ``gradient_variance(losses, last_layer.parameters())``.
+        A differentiable scalar, float32 at least, equal to ``gradient_variance(losses, last_layer.parameters())``; of
+        several processes, one whose mean over them is.
 
     Raises:
         ValueError: for fewer than two losses, or a loss that is not a scalar.
     """
     _check_losses(losses)
+    processes = share.processes if share else 1
     with torch.autocast(losses[0].device.type, enabled=False):
         d = [at_least_float32(torch.autograd.grad(loss, z, create_graph=True)[0]) for loss, z in _zip(losses, logits)]
         h = [at_least_float32(f) for f in features]
-        penalty = _mean_pair_distance([dv.T @ hv for dv, hv in _zip(d, h)])
-        return penalty + _mean_pair_distance([dv.sum(0) for dv in d]) if bias else penalty
+        rows = share.total if share else max(len(z) for z in logits)
+        pairs = list(combinations(range(len(d)), 2))
+        if gram_is_cheaper(rows, d[0].shape[1], h[0].shape[1], processes, len(d)):
+            distances = [gram_distance((d[u], d[v]), (h[u], h[v]), bias, share) for u, v in pairs]
+            return torch.stack(distances).mean()
+        by_param = [[dv.T @ hv for dv, hv in _zip(d, h)]]
+        if bias:
+            by_param.append([dv.sum(0) for dv in d])
+        return _mean_pair_distance(by_param, processes)
 
 
 def per_sample_variance(
@@ -79,6 +99,7 @@ def per_sample_variance(
     features: Sequence[Tensor],
     targets: Sequence[Tensor],
     bias: bool = True,
+    weight: float = 1.0,
 ) -> Tensor:
     """Mean over the samples of each sample's own penalty: (1/B) sum_i ||d1_i h1_i^T - d2_i h2_i^T||^2 (+ the bias).
 
@@ -93,10 +114,13 @@ def per_sample_variance(
         features: V tensors (B, D).
         targets: V tensors (B, ...).
         bias: whether the last layer has a bias.
+        weight: of these samples' mean, where other processes have more of the batch; 0 if there are none here.
 
     Returns:
         A differentiable scalar, float32 at least.
     """
+    if not weight:
+        return at_least_float32(logits[0]).sum()  # of no rows: zero, with its graph
 
     def one(z: Tensor, y: Tensor) -> Tensor:
         return criterion(z.unsqueeze(0), y.unsqueeze(0))
@@ -108,7 +132,7 @@ def per_sample_variance(
         _check_losses(losses)
         d = [torch.autograd.grad(loss, z, create_graph=True)[0] for loss, z in _zip(losses, z32)]
         pairs = [_outer_distance(d[u], h[u], d[v], h[v], bias) for u, v in combinations(range(len(d)), 2)]
-        return torch.stack(pairs).mean(0).mean()
+        return torch.stack(pairs).mean(0).mean() * weight
 
 
 def _outer_distance(d1: Tensor, h1: Tensor, d2: Tensor, h2: Tensor, bias: bool) -> Tensor:
@@ -120,11 +144,28 @@ def _outer_distance(d1: Tensor, h1: Tensor, d2: Tensor, h2: Tensor, bias: bool) 
     return weight + dd2 if bias else weight
 
 
-def _mean_pair_distance(grads: Sequence[Tensor]) -> Tensor:
-    """Mean of ||g_u - g_v||^2 over all pairs = 2/(V-1) sum_v ||g_v - mean g||^2: linear in V, and no cancellation."""
-    grads = [at_least_float32(g) for g in grads]
-    mean = torch.stack(list(grads)).mean(0)
-    return 2 / (len(grads) - 1) * torch.stack([(g - mean).square().sum() for g in grads]).sum()
+def _mean_pair_distance(by_param: Sequence[Sequence[Tensor]], processes: int) -> Tensor:
+    """Mean of ||g_u - g_v||^2 over all pairs = 2/(V-1) sum_v ||g_v - mean g||^2: linear in V, and no cancellation.
+
+    Args:
+        by_param: the gradients of all views, for each parameter.
+        processes: over which gradients are averaged first.
+    """
+    by_param = [[at_least_float32(g) for g in grads] for grads in by_param]
+    if processes > 1:
+        by_param = _over_processes(by_param)
+    terms = []
+    for grads in by_param:
+        mean = torch.stack(list(grads)).mean(0)
+        terms += [(g - mean).square().sum() for g in grads]
+    return 2 / (len(by_param[0]) - 1) * torch.stack(terms).sum()
+
+
+def _over_processes(by_param: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
+    """The gradients less those of the first view, averaged: differences are all that counts, so V - 1 are sent."""
+    differences = [g - grads[0] for grads in by_param for g in grads[1:]]
+    averaged = iter(mean_over_processes(differences))
+    return [[torch.zeros_like(grads[0]), *(next(averaged) for _ in grads[1:])] for grads in by_param]
 
 
 def at_least_float32(x: Tensor) -> Tensor:

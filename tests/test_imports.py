@@ -11,7 +11,10 @@ PACKAGE = Path(__file__).parents[1] / "gvr_lightning"
 TORCH_ONLY = [
     *(
         PACKAGE / name
-        for name in ("__init__.py", "errors.py", "variance.py", "scopes.py", "penalty.py", "regularizers.py")
+        for name in (
+            *("__init__.py", "errors.py", "variance.py", "gram.py", "scopes.py", "penalty.py", "regularizers.py"),
+            *("distributed/__init__.py", "distributed/shards.py", "distributed/sync_batchnorm.py"),
+        )
     ),
     *(PACKAGE / "data" / name for name in ("augmentation.py", "counter_random.py")),
     *sorted((PACKAGE / "optim").glob("*.py")),

@@ -1,8 +1,12 @@
-"""Checkpoints: last.ckpt and best.ckpt, whole or not at all."""
+"""Checkpoints: last.ckpt, the one before it, and best.ckpt, each whole or not at all."""
 
 import errno
 import os
 import shutil
+import sys
+import time
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +15,25 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gvr_lightning.distributed.agreement import Agreement
+from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.errors import TrainingError, UserError
 
+LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
 
-def atomic(path: Path, write: Any) -> None:
-    """Call ``write(temporary)`` beside ``path``, flush it to the disk and rename: the old file stays until then."""
+
+def atomic(path: Path, write: Callable[[Path], Any], ready: Callable[[], Any] | None = None) -> None:
+    """Call ``write(temporary)`` beside ``path``, flush it to the disk, call ``ready`` and rename.
+
+    The old file stays until then.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         write(temporary)
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
+        if ready is not None:
+            ready()
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -30,7 +43,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes in the target's own folder (a rename is atomic on one file system only) and reads plain data only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write a checkpoint; a full disk or a kill leaves the one before.
+        """Write a checkpoint; a full disk or a kill leaves the one before, which else becomes ``previous.ckpt``.
 
         Raises:
             TrainingError: if it cannot be written.
@@ -38,7 +51,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         path = Path(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic(path, lambda temporary: torch.save(checkpoint, temporary))
+            atomic(path, lambda temporary: torch.save(checkpoint, temporary), lambda: _keep_previous(path))
         except (OSError, RuntimeError) as error:  # torch's writer turns a full disk into a RuntimeError
             full = shutil.disk_usage(path.parent).free < 1 << 20 or getattr(error, "errno", None) == errno.ENOSPC
             reason = "the disk is full" if full else str(error).splitlines()[0]
@@ -65,34 +78,71 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}")
     try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # against the checksums: torch does not look at them
+        if damaged is not None:
+            raise ValueError(damaged)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises whatever its unpickler met
         raise UserError(f"checkpoint {path} is damaged ({type(error).__name__}); use another one") from error
 
 
+def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The last checkpoint of a folder; if that is damaged, which is said, the one before.
+
+    Raises:
+        UserError: if neither can be read.
+    """
+    last, previous = folder / LAST, folder / PREVIOUS
+    if not last.exists() and previous.exists():  # put aside by another process, or a moment ago
+        return previous, load_checkpoint(previous)
+    try:
+        return last, load_checkpoint(last)
+    except UserError as error:
+        if not previous.exists():
+            raise
+        found = load_checkpoint(previous)
+        if rank_and_size()[0] == 0:
+            print(f"{error}: going on from the one before, {previous}", file=sys.stderr)
+            last.replace(folder / DAMAGED)  # or it would become the one before
+        return previous, found
+
+
 class Checkpoints(Checkpoint):
-    """``last.ckpt`` at the end of every epoch, ``best.ckpt`` where validation was best.
+    """``last.ckpt`` at the end of every epoch and every so often within, ``best.ckpt`` where validation was best.
 
     Args:
         folder: where to.
         monitor: the metric that decides what is best; without it (no validation) the last is the best.
         mode: "max" or "min".
+        every_n_steps: also after so many updates, None for not.
+        every_n_minutes: also when the last one is so old, None for not.
     """
 
-    def __init__(self, folder: Path, monitor: str, mode: str = "max") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        mode: str = "max",
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+    ) -> None:
         self.folder, self.monitor, self.sign = Path(folder), monitor, {"max": 1, "min": -1}[mode]
+        self.every_n_steps = every_n_steps
+        self.seconds = every_n_minutes * 60 if every_n_minutes is not None else float("inf")
         self.best: float | None = None
         self.best_epoch: int | None = None
+        self._agreement, self._saved = Agreement(), time.monotonic()
 
     @property
     def last_path(self) -> Path:
         """The newest checkpoint."""
-        return self.folder / "last.ckpt"
+        return self.folder / LAST
 
     @property
     def best_path(self) -> Path:
         """The one with the best validation."""
-        return self.folder / "best.ckpt"
+        return self.folder / BEST
 
     def state_dict(self) -> dict[str, Any]:
         """What was best so far."""
@@ -102,19 +152,42 @@ class Checkpoints(Checkpoint):
         """Go on from there."""
         self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """The clock starts."""
+        self._saved = time.monotonic()
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Save where it is time; not before an epoch's validation, as its end is saved anyway."""
+        old = time.monotonic() - self._saved > self.seconds
+        (agreed,) = self._agreement([float(old)], trainer.global_step)
+        counted = self.every_n_steps is not None and trainer.global_step % self.every_n_steps == 0
+        if (counted or agreed) and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            self.save(trainer)
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Runs after the task's own hook, so the schedule has been stepped."""
         value = trainer.callback_metrics.get(self.monitor)
         better = value is None or self.best is None or self.sign * float(value) > self.sign * self.best
         if better:
             self.best, self.best_epoch = None if value is None else float(value), trainer.current_epoch
-        trainer.save_checkpoint(self.last_path)
+        self.save(trainer)
         if better and trainer.is_global_zero:
-            atomic(self.best_path, self._link_last)
+            atomic(self.best_path, lambda temporary: _second_name(self.last_path, temporary))
 
-    def _link_last(self, temporary: Path) -> None:
-        """One file under two names where the disk can: the next last.ckpt is another file."""
-        try:
-            os.link(self.last_path, temporary)
-        except OSError:
-            shutil.copyfile(self.last_path, temporary)
+    def save(self, trainer: Trainer) -> None:
+        """Write the last checkpoint; every process has to ask."""
+        trainer.save_checkpoint(self.last_path)
+        self._saved = time.monotonic()
+
+
+def _keep_previous(path: Path) -> None:
+    if path.exists():
+        atomic(path.with_name(PREVIOUS), lambda temporary: _second_name(path, temporary))
+
+
+def _second_name(path: Path, other: Path) -> None:
+    """One file under two names where the disk can: what takes its first name is another file."""
+    try:
+        os.link(path, other)
+    except OSError:
+        shutil.copyfile(path, other)

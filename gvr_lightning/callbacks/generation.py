@@ -11,6 +11,7 @@ from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.data.counter_random import hash_key, permutation
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
+from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.images import evenly, save_grid
 from gvr_lightning.metrics.scoring import Scoring
 
@@ -102,7 +103,8 @@ class Generation(Callback):
             grid = torch.cat([grid, batch[: self.grid - len(grid)].cpu()])
             if scores is not None:
                 scores.update(batch)
-        save_grid(grid, self.folder / picture)
+        if rank_and_size()[0] == 0:
+            save_grid(grid, self.folder / picture)
         return scores.compute() if scores is not None else {}
 
     def _strip(self, task: Any) -> None:
@@ -112,4 +114,5 @@ class Generation(Callback):
         index = torch.arange(images)
         self.sampler(task.averaged, self.shape, index, self.seed, watch=lambda x: steps.append(to_bytes(x).cpu()))
         chosen = evenly(steps, pictures)
-        save_grid(torch.stack(chosen, 1).flatten(0, 1), self.folder / "denoising.png", len(chosen))
+        if rank_and_size()[0] == 0:
+            save_grid(torch.stack(chosen, 1).flatten(0, 1), self.folder / "denoising.png", len(chosen))

@@ -1,30 +1,33 @@
-"""Ctrl-C and SIGTERM: finish the update, save, leave."""
+"""Ctrl-C, SIGTERM, and SIGUSR1, by which SLURM warns: finish the update, save, leave."""
 
 import signal
 import sys
 import threading
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from gvr_lightning.callbacks.checkpoints import Checkpoints
+from gvr_lightning.distributed.agreement import Agreement
+from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.errors import Interrupted
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class Interruption(Callback):
     """Turns the first signal into a checkpoint after the update (or the epoch's validation) that is under way.
 
     A second signal stops at once. Outside of training a signal stops at once too: then the last checkpoint holds all.
+    Of several processes it is enough that one gets the signal; all stop after the same update.
 
     Args:
-        checkpoint: where to save.
+        checkpoints: what saves.
     """
 
-    def __init__(self, checkpoint: Path) -> None:
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        self.checkpoints, self._agreement = checkpoints, Agreement()
         self.signum: int | None = None
         self.training = False
         self._before: dict[int, Any] = {}
@@ -47,7 +50,12 @@ class Interruption(Callback):
         if self.signum is not None or not self.training:
             raise Interrupted(signum)
         self.signum = signum
-        print("stopping after this step (again to stop at once) ...", file=sys.stderr)
+        if rank_and_size()[0] == 0:
+            print("stopping after this step (again to stop at once) ...", file=sys.stderr)
+
+    def _asked(self, trainer: Trainer, now: bool) -> int:
+        """The signal that any process got, 0 for none."""
+        return int(self._agreement([self.signum or 0], trainer.global_step, now)[0])
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal waits for a place where the state is whole.
@@ -59,17 +67,19 @@ class Interruption(Callback):
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Such a place, except before the epoch's validation, which belongs to the last batch."""
-        if self.signum is not None and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            trainer.save_checkpoint(self.checkpoint)
-            raise Interrupted(self.signum)
+        if trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
+        if signum := self._asked(trainer, now=False):
+            self.checkpoints.save(trainer)
+            raise Interrupted(signum)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The epoch before has been saved."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
+        if signum := self._asked(trainer, now=True):
+            raise Interrupted(signum)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All is saved."""
         self.training = False
-        if self.signum is not None:
-            raise Interrupted(self.signum)
+        if signum := self._asked(trainer, now=True):
+            raise Interrupted(signum)

@@ -42,7 +42,7 @@ class RunProgress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show the bar."""
-        if not self.console.is_terminal:
+        if not self.console.is_terminal or self.console.quiet:
             return
         columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%", TimeElapsedColumn())
         fields = TextColumn("{task.fields[rate]} {task.fields[metrics]}")

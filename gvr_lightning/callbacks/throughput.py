@@ -56,8 +56,8 @@ class Throughput(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         """Count the batch."""
-        self.samples += len(batch.target)
-        self.images += len(batch.target) * len(batch.views)
+        self.samples += batch.total
+        self.images += batch.total * len(batch.views)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock."""

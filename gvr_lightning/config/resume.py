@@ -21,7 +21,7 @@ def continue_run(arguments: list[str]) -> list[str]:
     Raises:
         UserError: for a folder that holds no run, or overrides that would change its model or data.
     """
-    given = [a for a in arguments if a.startswith("resume=") and a not in ("resume=", "resume=null")]
+    given = [a for a in arguments if a.startswith("resume=") and a not in ("resume=", "resume=null", "resume=auto")]
     if not given:
         return arguments
     folder = Path(given[-1].partition("=")[2].strip("'\"")).expanduser()
@@ -35,11 +35,24 @@ def continue_run(arguments: list[str]) -> list[str]:
     return [*started, *further, f"resume='{where}'", f"hydra.run.dir='{where}'"]
 
 
+def require_same(folder: Path, cfg: DictConfig) -> None:
+    """Refuse to continue the run in a folder with another model or other data.
+
+    Raises:
+        UserError: with the list of keys.
+    """
+    before, now = _defining(OmegaConf.load(folder / "config.yaml")), _defining(cfg)  # type: ignore[arg-type]
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        raise UserError(f"resume={folder}: a run's model and data cannot change: {', '.join(changed)}; start a new run")
+
+
 def _started_with(folder: Path) -> list[str]:
     """The overrides that a run was started with."""
-    overrides, checkpoint = folder / ".hydra" / "overrides.yaml", folder / "checkpoints" / "last.ckpt"
+    overrides, checkpoints = folder / ".hydra" / "overrides.yaml", folder / "checkpoints"
+    checkpoint = checkpoints / "last.ckpt"
     for path in (folder, overrides, folder / "config.yaml", checkpoint):
-        if not path.exists():
+        if not path.exists() and not (path == checkpoint and (checkpoints / "previous.ckpt").exists()):
             raise UserError(f"resume={folder}: there is no {path}, so there is no run to continue")
     return [str(a) for a in OmegaConf.load(overrides) if not str(a).startswith("resume=")]
 
@@ -47,13 +60,10 @@ def _started_with(folder: Path) -> list[str]:
 def _refuse_changes(folder: Path, overrides: list[str]) -> None:
     try:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            now = _defining(compose("config", overrides=overrides))
+            now = compose("config", overrides=overrides)
     except (HydraException, OmegaConfBaseException, ValueError):
         return  # the check that follows says it better
-    before = _defining(OmegaConf.load(folder / "config.yaml"))  # type: ignore[arg-type]
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if changed:
-        raise UserError(f"resume={folder}: a run's model and data cannot change: {', '.join(changed)}; start a new run")
+    require_same(folder, now)
 
 
 def _defining(cfg: DictConfig) -> dict[str, Any]:

@@ -37,7 +37,7 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "steps": "they come from epochs and batch_size",
         "epochs": "set epochs",
     },
-    "logger": {"folder": "set hydra.run.dir", "step": "it comes from resume"},
+    "logger": {"folder": "set hydra.run.dir", "step": "it comes from resume", "rows": "it comes from resume"},
     "trainer": {
         "gradient_clip_val": "set task.clip_norm or task.clip_value",
         "gradient_clip_algorithm": "set task.clip_norm or task.clip_value",
@@ -48,9 +48,10 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "default_root_dir": "set hydra.run.dir",
         "num_sanity_val_steps": "the run has its own",
         "enable_model_summary": "the run has its own",
+        "use_distributed_sampler": "the run has its own",
     },
 }
-OWN = {"sampler": {"steps", "eta", "spacing", "clip_sample"}}  # of a node, for the run itself and not for its target
+OWN = {"trainer": {"sync_batchnorm"}, "sampler": {"steps", "eta", "spacing", "clip_sample"}}  # of a node, for the run itself and not for its target
 PRIMITIVES = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),)}
 
 

@@ -84,14 +84,16 @@ class PerImage:
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
         """As :meth:`Augmentation.__call__`."""
         with torch.random.fork_rng(devices=[]):
-            return [normalise(torch.stack(self._images(images, index, key)), mean, std) for key in keys]
+            return [normalise(self._images(images, index, key), mean, std) for key in keys]
 
-    def _images(self, images: Tensor, index: Tensor, key: int) -> list[Tensor]:
+    def _images(self, images: Tensor, index: Tensor, key: int) -> Tensor:
+        if not len(images):  # a process without rows; only a transform knows the size it gives
+            return self.transform(images.new_zeros(images.shape[1:])).unsqueeze(0)[:0]
         out = []
         for image, i in zip(images, index.tolist(), strict=True):
             torch.manual_seed(hash_key(key, i))
             out.append(self.transform(image))
-        return out
+        return torch.stack(out)
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:

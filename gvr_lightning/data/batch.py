@@ -5,9 +5,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from gvr_lightning.distributed.shards import Shard, shard
+
 
 class Batch(NamedTuple):
-    """What a task gets: V views (B, C, H, W) of the same samples, their labels (B,), and their numbers (B,).
+    """This process's rows of a global batch: V views (B, C, H, W) of the same samples, labels (B,), numbers (B,).
 
     A task may make views of several tensors, and a target for each, of them.
     """
@@ -15,13 +17,36 @@ class Batch(NamedTuple):
     views: list[Any]
     target: Any
     samples: Tensor
-    keys: Tensor | None = None  # (V, B) random numbers, from which a penalty draws its subsets
+    keys: Tensor | None = None  # (V, all rows) random numbers, from which a penalty draws its subsets
+    shards: tuple[Shard, ...] = ()  # of each micro-batch, the rows that are here
 
-    def divided(self, number: int) -> "list[Batch]":
-        """That many micro-batches, of sizes that differ by one at most; fewer if there are fewer samples."""
-        bounds = torch.arange(len(self.samples)).tensor_split(min(number, len(self.samples)))
-        return [self._part(slice(int(b[0]), int(b[-1]) + 1)) for b in bounds]
+    @property
+    def total(self) -> int:
+        """The rows of all processes."""
+        return sum(s.total for s in self.shards) if self.shards else len(self.samples)
 
-    def _part(self, rows: slice) -> "Batch":
-        keys = None if self.keys is None else self.keys[:, rows]
-        return Batch([view[rows] for view in self.views], self.target[rows], self.samples[rows], keys)
+    def divided(self) -> "list[Batch]":
+        """The micro-batches."""
+        if len(self.shards) < 2:
+            return [self]
+        parts, row, key = [], 0, 0
+        for s in self.shards:
+            here, all_rows = slice(row, row + s.share.rows), slice(key, key + s.total)
+            keys = None if self.keys is None else self.keys[:, all_rows]
+            views = [view[here] for view in self.views]
+            parts.append(Batch(views, self.target[here], self.samples[here], keys, (s,)))
+            row, key = here.stop, all_rows.stop
+        return parts
+
+
+def my_part(index: Tensor, micro_batches: int, rank: int, processes: int) -> tuple[Tensor, tuple[Shard, ...]]:
+    """Of a global batch's sample numbers (B,) those of one process.
+
+    The batch is divided into micro-batches first and each of these among the processes, so that a micro-batch is the
+    same samples however many processes there are. Sizes differ by one at most; there are fewer micro-batches if there
+    are fewer samples, and a process may have no rows of the last.
+    """
+    parts = index.tensor_split(min(micro_batches, len(index)))
+    shards = tuple(shard(len(part), rank, processes) for part in parts)
+    mine = [part[s.start : s.stop] for part, s in zip(parts, shards, strict=True)]
+    return (mine[0] if len(mine) == 1 else torch.cat(mine)), shards

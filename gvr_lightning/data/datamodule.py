@@ -1,7 +1,7 @@
 """The LightningDataModule that yields the views.
 
-Its loaders hand out sample numbers only; a batch becomes (views, target) on the training device. What a batch holds
-is a pure function of (seed, epoch, sample, view).
+Its loaders hand out the sample numbers of global batches only; a process's part becomes (views, target) on its device.
+What a batch holds is a pure function of (seed, epoch, sample, view).
 """
 
 from collections.abc import Callable, Sequence
@@ -12,10 +12,11 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from gvr_lightning.data.augmentation import normalise
-from gvr_lightning.data.batch import Batch
+from gvr_lightning.data.batch import Batch, my_part
 from gvr_lightning.data.counter_random import hash_key, permutation, uniform
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments
 from gvr_lightning.data.index_loader import IndexLoader
+from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.errors import UserError
 
 ORDER, VIEW, SUBSET, SPLIT = range(4)  # what a random number is for, so that no two uses share one
@@ -31,7 +32,7 @@ class ViewsDataModule(LightningDataModule):
         source: () -> :class:`Splits`.
         augmentation: (images, mean, std, index, keys) -> views, for training.
         views: how many a training sample yields.
-        batch_size: samples a training step.
+        batch_size: samples a training step, of all processes together.
         seed: of the order, the augmentation and the subsets.
         val_fraction: of the training images, held out; 0 for none.
         max_train: train on that many of the rest only, None for all.
@@ -89,7 +90,7 @@ class ViewsDataModule(LightningDataModule):
         self.mean, self.std = torch.as_tensor(mean or moments[0]), torch.as_tensor(std or moments[1])
         if not {len(self.mean), len(self.std)} <= {1, channels}:
             raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels, or one")
-        self.image_shape: tuple[int, ...] = tuple(self._train_batch(self.train_index[:1], 0).views[0].shape[1:])
+        self.image_shape: tuple[int, ...] = tuple(self._augmented(self.train_index[:1], 0)[0][0].shape[1:])
         self._device_images: dict[int, tuple[Tensor, Tensor]] = {}
 
     def train_dataloader(self) -> IndexLoader:
@@ -113,16 +114,23 @@ class ViewsDataModule(LightningDataModule):
         return self._in_order(self.test_index)
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Batch:
-        """Sample numbers (B,), on the training device, to a batch."""
+        """Sample numbers (B,) of a global batch, on the training device, to this process's part of it."""
         if self._trainer.training:
-            return self._train_batch(batch, self._trainer.current_epoch)
-        return self._eval_batch(batch, self._splits.test if self._trainer.testing else self._splits.train)
+            return self._train_batch(batch, self._trainer.current_epoch, self._trainer.lightning_module.accumulate)
+        mine, _ = my_part(batch, 1, *rank_and_size())
+        return self._eval_batch(mine, self._splits.test if self._trainer.testing else self._splits.train)
 
-    def _train_batch(self, index: Tensor, epoch: int) -> Batch:
+    def _train_batch(self, index: Tensor, epoch: int, micro_batches: int = 1) -> Batch:
+        mine, shards = my_part(index, micro_batches, *rank_and_size())
+        views, target = self._augmented(mine, epoch)
+        # of all rows on every process: a subset is drawn from the global batch without a word between them
+        subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)
+        return Batch(views, target, mine, subset_keys, shards)
+
+    def _augmented(self, index: Tensor, epoch: int) -> tuple[list[Tensor], Tensor]:
         images, target = self._take(self._splits.train, index)
         keys = [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
-        views = self.augmentation(images, self.mean, self.std, index, keys)
-        return Batch(views, target, index, uniform(hash_key(SUBSET, self.seed, epoch), index, self.views))
+        return self.augmentation(images, self.mean, self.std, index, keys), target
 
     def _eval_batch(self, index: Tensor, images_of: ImageSet) -> Batch:
         images, target = self._take(images_of, index)

@@ -8,6 +8,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from gvr_lightning.distributed.shards import rank_and_size
+
 
 def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -> Iterator[Tensor]:
     """The same batches; with a bar and images/s on a terminal, one line at the end elsewhere.
@@ -21,7 +23,7 @@ def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -
     own = bar is None
     if bar is None:
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=console, disable=not console.is_terminal)
+        bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=console, disable=not console.is_terminal or rank_and_size()[0] > 0)
     task = bar.add_task("drawing images", total=number, rate="", metrics="")
     if own:
         bar.start()
@@ -33,5 +35,5 @@ def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -
             yield batch
     finally:
         bar.stop() if own else bar.remove_task(task)
-    if not console.is_terminal:
+    if not console.is_terminal and rank_and_size()[0] == 0:
         print(f"drew {done:,} images in {time.perf_counter() - start:.1f} s ({rate})", file=sys.stderr)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.diffusion.normal import normal
+from gvr_lightning.distributed.shards import gather_rows, rank_and_size, shard
 
 START, STEPS = range(2)  # what a random number is for
 Watch = Callable[[Tensor], None]
@@ -85,15 +86,21 @@ def draw(
     batch_size: int = 500,
     bf16: bool = False,
 ) -> Iterator[Tensor]:
-    """Batches of 8-bit images on the network's device: number 0, 1, ... of this seed."""
+    """Batches of 8-bit images on the network's device: number 0, 1, ... of this seed.
+
+    Of several processes each draws a part of every batch, and all get the whole.
+    """
+    rank, processes = rank_and_size()
     device = next(network.parameters()).device
     training = network.training
     network.eval()
     try:
         for index in torch.arange(number).split(batch_size):
+            shards = [shard(len(index), r, processes) for r in range(processes)]
+            mine = index[shards[rank].start : shards[rank].stop]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                images = sampler(network, shape, index, seed)
-            yield to_bytes(images)
+                images = to_bytes(sampler(network, shape, mine, seed))
+            yield images if processes == 1 else gather_rows(images, [s.share.rows for s in shards])
     finally:
         network.train(training)
 

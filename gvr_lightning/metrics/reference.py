@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvr_lightning.distributed.shards import gather_rows, rank_and_size
 from gvr_lightning.metrics.cached import cache_path, keep, recall, say
 from gvr_lightning.metrics.extractor import Extractor
 
@@ -62,11 +63,25 @@ def cached_statistics(extractor: Extractor, images: Tensor, key: str, cache_dir:
     return found
 
 
-def extract(extractor: Extractor, images: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Features and logits, block by block, float64 on the CPU: not every device has that."""
-    for block in images.split(BLOCK) if len(images) else ():
-        features, logits = extractor(block)
-        yield features.cpu().double(), logits.cpu().double()
+def extract(extractor: Extractor, images: Tensor, together: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+    """Features and logits, block by block, float64 on the CPU: not every device has that.
+
+    Args:
+        extractor: gives them.
+        images: uint8 (N, C, H, W), the same on every process.
+        together: whether the processes share the work; then all have to ask.
+    """
+    blocks = list(images.split(BLOCK)) if len(images) else []
+    rank, processes = rank_and_size() if together else (0, 1)
+    for first in range(0, len(blocks), processes):
+        group = blocks[first : first + processes]
+        found = extractor(group[rank] if rank < len(group) else images[:1])
+        if processes > 1:
+            counts = [len(group[r]) if r < len(group) else 0 for r in range(processes)]
+            found = tuple(gather_rows(part[: counts[rank]], counts) for part in found)
+        # in blocks again, as sums of others differ in their last digits
+        for features, logits in zip(*(part.cpu().double().split(BLOCK) for part in found), strict=True):
+            yield features, logits
 
 
 def _read(path: Path, num_features: int, count: int) -> Statistics:

@@ -53,7 +53,7 @@ class Scores:
         self._waiting: Tensor | None = None  # fewer than a block
 
     def update(self, images: Tensor) -> None:
-        """Add generated images, uint8 (N, C, H, W), on any device."""
+        """Add generated images, uint8 (N, C, H, W), on any device; of several processes every one adds the same."""
         images = images.cpu()
         if self._waiting is not None:
             images = torch.cat([self._waiting, images])
@@ -80,7 +80,7 @@ class Scores:
         return {"fid": self._compute_fid(n), "is/mean": float(mean), "is/std": float(std), "num_images": n}
 
     def _extract(self, images: Tensor) -> None:
-        for features, logits in extract(self.extractor, images):
+        for features, logits in extract(self.extractor, images, together=True):
             self._fid.update(features, real=False)
             self._is.update(logits)
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.distributed.place import one_a_machine_first
+from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.metrics.cached import say
 from gvr_lightning.metrics.extractor import Extractor
@@ -45,7 +47,7 @@ class Scoring:
             raise UserError("data.transform changes the images' size, and FID compares images of one size: set"
                             " data.image_size instead, or extractor=none")  # fmt: skip
         few = require_enough(extractor, num_images, len(images), allow_few)
-        if few:
+        if few and rank_and_size()[0] == 0:
             say(f"FID by {extractor.num_features} features of fewer images: unreliable, and marked so in summary.json")
         self.extractor, self.splits, self.cache_dir = extractor, splits, cache_dir
         self.images, self.key = images, f"{data.data_hash[:16]}-train"
@@ -68,7 +70,8 @@ class Scoring:
         """Move the extractor, and look at the real images, if that has not been done."""
         self.extractor.to(device)
         if self.reference is None:
-            self.reference = cached_statistics(self.extractor, self.images, self.key, self.cache_dir)
+            with one_a_machine_first():
+                self.reference = cached_statistics(self.extractor, self.images, self.key, self.cache_dir)
 
     def scores(self) -> Scores:
         """FID and IS of images that are still to come."""

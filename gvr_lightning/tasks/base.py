@@ -7,6 +7,7 @@ zero. Everything up to the gradients happens in one closure, so that an optimize
 import math
 from abc import abstractmethod
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,9 +18,10 @@ from torch.optim import Optimizer
 from gvr_lightning.data.batch import Batch
 from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.errors import UserError
+from gvr_lightning.loggers import rows_written
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.penalty import Penalty, RegularizedLoss
-from gvr_lightning.tasks.finite import not_finite
+from gvr_lightning.tasks.finite import NonFinite, is_finite, not_finite
 from gvr_lightning.tasks.means import RunningMeans
 
 
@@ -37,6 +39,8 @@ class BaseTask(LightningModule):
         accumulate: micro-batches that a batch is divided into; the penalty is then that of the micro-batches, averaged.
         compile: compile the backbone.
         channels_last: memory format of images and weights.
+        non_finite: whether to "stop" at an update whose gradient is not finite, or to "skip" it.
+        max_skipped: updates of a run that may be skipped.
         seed: of what the network itself draws, such as dropout.
         num_classes: of the data.
 
@@ -62,6 +66,8 @@ class BaseTask(LightningModule):
         accumulate: int = 1,
         compile: bool = False,
         channels_last: bool = False,
+        non_finite: str = "stop",
+        max_skipped: int = 100,
         seed: int = 0,
         num_classes: int = 0,
     ) -> None:
@@ -80,7 +86,8 @@ class BaseTask(LightningModule):
         model.to(memory_format=self.memory_format)
         if compile:
             model.compile_backbone()  # type: ignore[operator]
-        self.means = RunningMeans()
+        self.means, self.non_finite = RunningMeans(), NonFinite(non_finite, max_skipped)
+        self._skipped_now = False
         self.row: dict[str, float] = {}  # this epoch's line of metrics.csv, as it grows
         self.last_row: dict[str, float] = {}  # the one before
 
@@ -108,21 +115,26 @@ class BaseTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update; ``global_step`` counts these."""
         optimizer: Any = self.optimizers()
-        torch.manual_seed(hash_key(self.seed, self.global_step))  # dropout: the same after a resume
-        parts = [self.examples(part) for part in batch.divided(self.accumulate)]
+        # dropout: the same after a resume, other masks on every process
+        torch.manual_seed(hash_key(self.seed, self.global_step, self.global_rank))
+        parts = [self.examples(part) for part in batch.divided()]
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
+        self.non_finite.remember(self.model)
 
         def closure() -> Tensor:
             optimizer.zero_grad()
             total = torch.zeros((), device=self.device)
-            for part in parts:
-                loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys)
-                share = loss.total * (len(part.samples) / len(batch.samples))
-                self._require_finite(loss)
-                with torch.autocast(self.device.type, enabled=False):  # or float32's own backward would be in bf16
-                    self.manual_backward(share)
+            for i, part in enumerate(parts):
+                with self._synchronised(last=i == len(parts) - 1):
+                    shard = part.shards[0] if part.shards else None
+                    with getattr(self.trainer.strategy, "keep_parameters", nullcontext)():  # of FSDP
+                        loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys, shard)
+                    share = loss.total * (part.total / batch.total)
+                    self._loss = loss
+                    with torch.autocast(self.device.type, enabled=False):  # or its own backward would be in bf16
+                        self.manual_backward(share)
                 total += share.detach()
-                if len(first) < self.accumulate:
+                if len(first) < len(parts):
                     first.append((part, loss))
             return total
 
@@ -131,10 +143,19 @@ class BaseTask(LightningModule):
         optimizer.zero_grad()
         for part in parts:
             self.penalty.after_step(self.model, part.views)
+        getattr(self.trainer.strategy, "reshard", int)()  # of FSDP, after a pass without a backward pass
         self._record(first)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip: called after the closure (and after unscaling), before the update."""
+        """Look whether it is finite, and clip: called after the closure (and after unscaling), before the update.
+
+        A gradient scaler skips such updates itself. On a GPU "stop" looks when values are read, "skip" at every update.
+        """
+        look = self.device.type == "cpu" or self.non_finite.skips
+        if look and self.trainer.scaler is None and not is_finite(self.model.parameters()):  # type: ignore[attr-defined]
+            self.non_finite.skip(self.model, not_finite(self._loss, self.trainer))
+            self._skipped_now = True
+            return
         if self.clip_norm is not None:
             self.clip_gradients(optimizer, self.clip_norm, "norm")
         if self.clip_value is not None:
@@ -143,8 +164,9 @@ class BaseTask(LightningModule):
     def on_train_epoch_end(self) -> None:
         """The epoch's means to every logger, in one row with what validation measured."""
         optimizer: Any = self.optimizers()
-        self._raise_if_not_finite()
-        train = {f"train/{name}": value for name, value in self.means.compute().items()}
+        train = {f"train/{name}": value for name, value in self._compute(self.means).items()}
+        if self.non_finite.skips:
+            train["train/skipped"] = float(self.non_finite.skipped)
         self.log_dict(train, logger=False)  # for callbacks that monitor them
         self.row |= {"epoch": self.current_epoch, "lr": optimizer.param_groups[0]["lr"], **train}
         self._step_schedule("epoch")
@@ -154,14 +176,14 @@ class BaseTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
-        checkpoint["epoch_means"] = {"sums": dict(self.means.sums), "weight": self.means.weight}
+        checkpoint["epoch_means"], checkpoint["skipped"] = self.means.state_dict(), self.non_finite.skipped
         checkpoint["last_row"], checkpoint["config"] = self.last_row, self.config
+        checkpoint["metrics_rows"] = rows_written(self.loggers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
-        means, self.last_row = checkpoint["epoch_means"], checkpoint["last_row"]
-        self.means.sums = {name: value.to(self.device) for name, value in means["sums"].items()}
-        self.means.weight = means["weight"]
+        self.means.load_state_dict(checkpoint["epoch_means"], self.device)
+        self.last_row, self.non_finite.skipped = checkpoint["last_row"], checkpoint["skipped"]
 
     def as_input(self, images: Tensor) -> Tensor:
         """Images in the network's memory format, and in its precision where that is not mixed."""
@@ -173,35 +195,39 @@ class BaseTask(LightningModule):
             if config.interval == interval:
                 config.scheduler.step()  # type: ignore[call-arg]
 
+    def _synchronised(self, last: bool) -> Any:
+        """Whether this backward pass is the one that averages the gradients over the processes."""
+        strategy: Any = self.trainer.strategy
+        return nullcontext() if last or self.trainer.world_size == 1 else strategy.block_backward_sync()
+
     @torch.no_grad()
     def _record(self, parts: list[tuple[Batch, RegularizedLoss]]) -> None:
+        if self._skipped_now:  # nothing of it counts
+            self._skipped_now = False
+            return
         this_step = RunningMeans()
         for batch, loss in parts:
-            weighted, total = loss.weighted.detach(), loss.total.detach()
             values = {
                 "loss": torch.stack(loss.losses).mean(),
                 "penalty": loss.penalty.detach(),
-                "penalty_share": torch.where(total == 0, total, weighted / total),
+                "weighted": loss.weighted.detach(),
+                "total": loss.total.detach(),
                 **self.measure(batch, loss),
             }
             for means in (self.means, this_step):
-                means.add(values, len(batch.samples))
+                means.add(values, batch.total)
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            self._raise_if_not_finite()
-            now = this_step.compute()
+            now = self._compute(this_step)
             self._log({"epoch": self.current_epoch, "step/loss": now["loss"], "step/penalty": now["penalty"]})
+
+    def _compute(self, means: RunningMeans) -> dict[str, float]:
+        """The means, with the penalty's share of the total; values are read here, so a GPU waits, and looks at them."""
+        found = means.compute()
+        if any(not math.isfinite(found.get(name, 0.0)) for name in ("loss", "total")):
+            raise not_finite(self._loss, self.trainer)
+        weighted, total = found.pop("weighted", 0.0), found.pop("total", 0.0)
+        return {**found, "penalty_share": weighted / total if total else 0.0}
 
     def _log(self, row: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics(row, step=self.global_step)
-
-    def _require_finite(self, loss: RegularizedLoss) -> None:
-        """Stop before the update where looking costs nothing; on a GPU remember, and look when values are read."""
-        self._loss = loss
-        if self.device.type == "cpu" and not math.isfinite(loss.total.item()):
-            raise not_finite(loss, self.trainer)
-
-    def _raise_if_not_finite(self) -> None:
-        means = self.means.compute()
-        if any(not math.isfinite(means[name]) for name in ("loss", "penalty")):
-            raise not_finite(self._loss, self.trainer)

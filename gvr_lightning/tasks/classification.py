@@ -44,10 +44,10 @@ class ClassificationTask(BaseTask):
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Accuracy on all views, and how often the views of a sample get one label."""
         labels = [logits.argmax(1) for logits in loss.logits]
-        right = [(a == b).float().mean() for a, b in zip(labels, loss.targets, strict=True)]
+        right = [_share(a == b, w) for a, b, w in zip(labels, loss.targets, loss.weights, strict=True)]
         values = {"acc": torch.stack(right).mean()}
         if len(batch.views) > 1:
-            agree = [(label == labels[0]).float().mean() for label in labels[1:]]
+            agree = [_share(label == labels[0], loss.weights[0]) for label in labels[1:]]
             values["view_agreement"] = torch.stack(agree).mean()
         return values
 
@@ -79,3 +79,8 @@ class ClassificationTask(BaseTask):
         row = {f"{part}/{name}": float(value) for name, value in values.items()}
         self.log_dict(row, logger=False)
         return row
+
+
+def _share(true: Tensor, weight: float) -> Tensor:
+    """How many of these rows, weighted; zero where there are none."""
+    return true.float().sum() * (weight / max(1, len(true)))

@@ -81,7 +81,7 @@ class DiffusionTask(BaseTask):
         draws = [self.noise.draw(images, batch.samples, key) for key in keys]
         views: list[Any] = [(self.as_input(self.noise.noisy(images, t, eps)), t) for t, eps in draws]
         target: Any = [self.noise.target(images, t, eps) for t, eps in draws]
-        return Batch(views, target, batch.samples, batch.keys)
+        return batch._replace(views=views, target=target)
 
     def _evaluate(self, batch: Batch) -> None:
         noisy = self._noisy(batch, [hash_key(EVALUATE, self.seed)])

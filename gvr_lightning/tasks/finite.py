@@ -1,17 +1,73 @@
-"""What is said when training diverges."""
+"""What happens when training diverges."""
 
+from collections.abc import Iterable
 from typing import Any
+
+import torch
+from torch import Tensor, nn
 
 from gvr_lightning.errors import TrainingError
 from gvr_lightning.penalty import RegularizedLoss
 
+STOP, SKIP = "stop", "skip"
+
+
+class NonFinite:
+    """What to do about an update whose gradient is infinite or NaN: ``stop``, or ``skip`` it.
+
+    Gradients are looked at when they are those of the global batch, so that all processes do the same.
+
+    Args:
+        policy: "stop" or "skip"; what is skipped leaves weights, optimizer and BatchNorm's statistics as they were.
+        limit: so many updates of a run may be skipped.
+
+    Raises:
+        ValueError: for another policy.
+    """
+
+    def __init__(self, policy: str = STOP, limit: int = 100) -> None:
+        if policy not in (STOP, SKIP):
+            raise ValueError(f"non_finite must be stop or skip, got {policy!r}")
+        self.skips, self.limit = policy == SKIP, limit
+        self.skipped = 0
+        self._buffers: list[Tensor] = []
+
+    def remember(self, model: nn.Module) -> None:
+        """Keep the buffers, which a forward pass with infinite activations spoils."""
+        if self.skips:
+            self._buffers = [b.clone() for b in model.buffers()]
+
+    def skip(self, model: nn.Module, error: TrainingError) -> None:
+        """Forget the gradients: without one no optimizer changes a parameter or its state.
+
+        Raises:
+            TrainingError: ``error``, if nothing may be skipped, or no more.
+        """
+        if not self.skips:
+            raise error
+        self.skipped += 1
+        if self.skipped > self.limit:
+            raise TrainingError(f"{error}. {self.limit} updates were skipped before (task.max_skipped)")
+        for buffer, before in zip(model.buffers(), self._buffers, strict=True):
+            buffer.copy_(before)
+        for p in model.parameters():
+            p.grad = None
+
+
+def is_finite(parameters: Iterable[nn.Parameter]) -> bool:
+    """Whether all gradients are finite; waits for the device."""
+    grads = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.nn.utils.get_total_norm(grads, foreach=True) if grads else torch.zeros(())
+    return bool((norm.full_tensor() if hasattr(norm, "full_tensor") else norm).isfinite())
+
 
 def not_finite(loss: RegularizedLoss, trainer: Any) -> TrainingError:
-    """The error for a loss that is infinite or NaN, with what may help."""
+    """The error for a loss or a gradient that is infinite or NaN, with what may help."""
     views = ", ".join(f"{x.item():.4g}" for x in loss.losses)
     lr = trainer.optimizers[0].param_groups[0]["lr"]
+    what = "loss" if not bool(loss.total.isfinite()) else "gradient"
     return TrainingError(
-        f"the loss is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): losses {views}"
+        f"the {what} is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): losses {views}"
         f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}), a lower alpha,"
-        f" task.clip_norm=1, or trainer.precision=32"
+        f" task.clip_norm=1, trainer.precision=32, or task.non_finite=skip"
     )

@@ -1,26 +1,47 @@
 """Means over an epoch."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from gvr_lightning.distributed.shards import mean_over_processes, rank_and_size
+
 
 class RunningMeans:
-    """Means of named 0-d tensors over an epoch's samples, kept on their device."""
+    """Means of named 0-d tensors over an epoch's samples, kept on their device.
+
+    Values are added such that their means over the processes are those of the global batch.
+    """
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.weight = 0
 
     def add(self, values: dict[str, Tensor], weight: int) -> None:
-        """Add values that stand for ``weight`` samples."""
+        """Add values that stand for ``weight`` samples, those of all processes."""
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value * weight
         self.weight += weight
 
     def compute(self) -> dict[str, float]:
-        """The means so far."""
-        return {name: float(value) / self.weight for name, value in self.sums.items()}
+        """The means so far; every process has to ask."""
+        return {name: float(value) / self.weight for name, value in self._over_processes().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint, the same on every process; every process has to ask."""
+        return {"sums": self._over_processes(), "weight": self.weight}
+
+    def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
+        """Go on from there."""
+        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        self.weight = state["weight"]
 
     def reset(self) -> None:
         """Start again."""
         self.sums, self.weight = {}, 0
+
+    def _over_processes(self) -> dict[str, Tensor]:
+        if rank_and_size()[1] == 1 or not self.sums:
+            return dict(self.sums)
+        return dict(zip(self.sums, mean_over_processes(list(self.sums.values())), strict=True))

@@ -1,0 +1,1 @@
+"""Several processes: the rows that each has, the means over all, how they start and end."""

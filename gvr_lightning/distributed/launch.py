@@ -1,0 +1,170 @@
+"""The processes of one run on this machine: started, watched, ended together.
+
+The parent only watches. That one of them died is known at once, whatever the others wait for; and nothing of a run is
+left in the parent, where a sweep's next job starts afresh.
+"""
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from types import FrameType
+from typing import Any
+
+import torch.distributed as dist
+
+from gvr_lightning.distributed.external import LOCALHOST, Place
+from gvr_lightning.distributed.place import join
+from gvr_lightning.errors import Interrupted, TrainingError, UserError
+
+GRACE = 10.0  # seconds that the others have to end by themselves once one has failed
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+@dataclass
+class Failure:
+    """Why a process ended."""
+
+    rank: int
+    error: BaseException
+    text: str = ""  # a traceback, where the error is none of ours
+
+
+def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int, backend: str) -> None:
+    """Call ``work(*arguments)`` in as many processes, each at its :class:`Place`, and wait for their end.
+
+    Args:
+        work: an importable function.
+        arguments: that can be pickled.
+        processes: how many.
+        backend: of torch.distributed, "gloo" or "nccl".
+
+    Raises:
+        UserError, TrainingError, Interrupted: as one of them did; TrainingError also if one was killed.
+    """
+    context = mp.get_context("spawn")
+    store = dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
+    own_threads = "OMP_NUM_THREADS" in os.environ
+    if not own_threads:  # for torch in the children, which share the cores
+        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+    workers, reports = [], []
+    try:
+        for rank in range(processes):
+            place = Place(rank, processes, rank, processes, LOCALHOST, store.port, serves=False)
+            report, send = context.Pipe(duplex=False)
+            worker = context.Process(target=_work, args=(place, backend, work, arguments, send), name=f"process {rank}")
+            worker.start()
+            send.close()
+            workers.append(worker)
+            reports.append(report)
+        failures = _watch(workers, reports)
+    finally:
+        for worker in workers:
+            worker.kill()
+        if not own_threads:
+            del os.environ["OMP_NUM_THREADS"]
+    if failures:
+        raise _cause(failures, processes)
+
+
+def _watch(workers: list[Any], reports: list[Connection]) -> list[Failure]:
+    """Wait for all; once one has failed the others have a little time to say what they know."""
+    handlers = _forward(workers)
+    failures: list[Failure] = []
+    running, deadline = dict(enumerate(workers)), float("inf")
+    try:
+        while running and time.monotonic() < deadline:
+            wait([worker.sentinel for worker in running.values()], timeout=0.5)
+            for rank, worker in [item for item in running.items() if not item[1].is_alive()]:
+                del running[rank]
+                failure = _failure(rank, worker.exitcode, reports[rank])
+                if failure is not None:
+                    failures.append(failure)
+                    # an interruption ends all of them, each after its step
+                    patience = 60.0 if isinstance(failure.error, Interrupted) else GRACE
+                    deadline = min(deadline, time.monotonic() + patience)
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    return failures
+
+
+def _forward(workers: list[Any]) -> dict[int, Any]:
+    """Pass signals on: the processes have sessions of their own, so that each gets a Ctrl-C once."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        for worker in workers:
+            if worker.is_alive():
+                os.kill(worker.pid, signum)
+
+    return {signum: signal.signal(signum, receive) for signum in SIGNALS}
+
+
+def _failure(rank: int, exitcode: int, report: Connection) -> Failure | None:
+    try:
+        return report.recv()
+    except EOFError:  # it ended without a word
+        pass
+    if exitcode == 0:
+        return None
+    if -exitcode in SIGNALS:  # before it could catch them
+        return Failure(rank, Interrupted(-exitcode))
+    how = f"was killed ({signal.Signals(-exitcode).name})" if exitcode < 0 else f"ended with status {exitcode}"
+    hint = ": out of memory, perhaps" if exitcode == -signal.SIGKILL else ""
+    return Failure(rank, ProcessLookupError(how + hint))
+
+
+def _cause(failures: list[Failure], processes: int) -> BaseException:
+    """What to tell: a mistake rather than a death, a death rather than the errors of those who waited for the dead."""
+    kinds = (UserError, TrainingError, ProcessLookupError, Exception, Interrupted)
+    first = min(failures, key=lambda f: next(i for i, kind in enumerate(kinds) if isinstance(f.error, kind)))
+    if isinstance(first.error, UserError | TrainingError | Interrupted):
+        return first.error
+    who = f"process {first.rank} of {processes}"
+    if isinstance(first.error, ProcessLookupError):
+        return TrainingError(f"{who} {first.error}; the others were ended")
+    print(first.text, file=sys.stderr)
+    return TrainingError(f"{who} failed: {first.error}")
+
+
+def _work(place: Place, backend: str, work: Callable[..., None], arguments: tuple[Any, ...], send: Connection) -> None:
+    """A process: join, work, report, leave."""
+    os.setsid()
+    threading.Thread(target=_follow_parent, daemon=True).start()
+    status = 0
+    try:
+        join(place, backend)
+        work(*arguments)
+    except BaseException as error:  # also Ctrl-C, which is no Exception
+        status = 1
+        send.send(_portable(place.rank, error))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)  # gloo's threads would wait for those who are gone
+
+
+def _portable(rank: int, error: BaseException) -> Failure:
+    if isinstance(error, KeyboardInterrupt):
+        error = Interrupted(signal.SIGINT)
+    if isinstance(error, UserError | TrainingError | Interrupted):
+        return Failure(rank, error)
+    if isinstance(error, OSError):
+        return Failure(rank, TrainingError(f"cannot read or write: {error}"))
+    text = traceback.format_exc()[-20_000:]  # less than a pipe holds
+    return Failure(rank, RuntimeError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"), text)
+
+
+def _follow_parent() -> None:
+    """Without the parent nobody would end this process: stop as if asked to."""
+    parent = mp.parent_process()
+    if parent is not None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)

@@ -1,0 +1,136 @@
+"""How the gradients of several processes meet: DDP, and FSDP2 (``fully_shard``), as Lightning's strategies."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm
+
+
+class DataParallel(DDPStrategy):
+    """DDP: every process has the whole model.
+
+    Buffers are sent from the first process before every forward pass only where they differ: BatchNorm's running
+    statistics, if the processes do not share theirs (``trainer.sync_batchnorm``).
+
+    Args:
+        **options: of ``torch.nn.parallel.DistributedDataParallel``, such as ``find_unused_parameters``.
+    """
+
+    def _setup_model(self, model: nn.Module) -> Any:
+        own = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncBatchNorm)]
+        self._ddp_kwargs.setdefault("broadcast_buffers", bool(own))
+        return super()._setup_model(model)
+
+
+class FullySharded(DDPStrategy):
+    """FSDP2: gradients and optimizer state are divided among the processes, and weights between the steps.
+
+    A network's parts (early, last stage, head) are its units. Their weights stay together from the forward pass until
+    the end of the backward pass, as penalties may read them in between. A checkpoint holds whole tensors, the same as
+    without sharding.
+    """
+
+    def setup(self, trainer: Trainer) -> None:
+        """Shard the network, and its moving average, then make the optimizer."""
+        assert self.accelerator is not None and self.model is not None
+        self.accelerator.setup(trainer)
+        self.model = self.precision_plugin.convert_module(self.model)
+        self.model_to_device()
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._shard(self.model)
+            self.setup_optimizers(trainer)
+        self.setup_precision_plugin()
+
+    def _shard(self, task: Any) -> None:
+        mesh = init_device_mesh(self.root_device.type, (self.num_nodes * self.num_processes,))
+        for network, stays in ((task.model, False), (getattr(getattr(task, "ema", None), "module", None), True)):
+            if network is None or any(isinstance(m, FSDPModule) for m in network.modules()):
+                continue
+            for part in (network.backbone.early, network.backbone.last_stage, network.head):
+                if any(p.numel() for p in part.parameters()):
+                    fully_shard(part, mesh=mesh, reshard_after_forward=stays)
+
+    @contextmanager
+    def block_backward_sync(self) -> Iterator[None]:
+        """Keep the gradients of a backward pass here, to be averaged with those of a later one."""
+        with self._set(sync=False, reshard=True):
+            yield
+
+    @contextmanager
+    def keep_parameters(self) -> Iterator[None]:
+        """While a penalty differentiates: its gradients are no parameter's, and the weights are still needed."""
+        with self._set(sync=False, reshard=False):
+            yield
+
+    @contextmanager
+    def _set(self, sync: bool, reshard: bool) -> Iterator[None]:
+        before = getattr(self, "_flags", (True, True))
+        self._apply((sync, reshard))
+        try:
+            yield
+        finally:
+            self._apply(before)
+
+    def _apply(self, flags: tuple[bool, bool]) -> None:
+        self._flags = flags
+        for module in _units(self.lightning_module):
+            module.set_requires_gradient_sync(flags[0])
+            module.set_reshard_after_backward(flags[1])
+
+    def reshard(self) -> None:
+        """Divide the weights again after a forward pass without a backward pass."""
+        for module in _units(self.lightning_module):
+            module.reshard()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Whole tensors; every process has to ask."""
+        return {name: _whole(value) for name, value in super().lightning_module_state_dict().items()}
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Likewise."""
+        state: dict[str, Any] = dict(super().optimizer_state(optimizer))
+        entries = state["state"].items()
+        state["state"] = {i: {name: _whole(value) for name, value in entry.items()} for i, entry in entries}
+        return state
+
+    def load_optimizer_state_dict(self, checkpoint: Any) -> None:
+        """Whole tensors, to every process its part."""
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            params = [p for group in optimizer.param_groups for p in group["params"]]
+            entries = {i: {n: _like(v, params[i]) for n, v in e.items()} for i, e in state["state"].items()}
+            optimizer.load_state_dict({**state, "state": entries})
+
+
+def load_whole(task: LightningModule, state: dict[str, Any]) -> None:
+    """Load whole tensors into a module, sharded or not."""
+    for module in _units(task):
+        module.reshard()
+    own = task.state_dict()
+    task.load_state_dict({name: _like(value, own[name]) if name in own else value for name, value in state.items()})
+
+
+def _units(module: nn.Module | None) -> list[Any]:
+    return [m for m in module.modules() if isinstance(m, FSDPModule)] if module is not None else []
+
+
+def _whole(value: Any) -> Any:
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _like(value: Any, param: Tensor) -> Any:
+    """A whole tensor, sharded as a parameter is."""
+    if not isinstance(value, Tensor) or not isinstance(param, DTensor) or value.shape != param.shape:
+        return value
+    return distribute_tensor(value.to(param.device), param.device_mesh, param.placements)
+

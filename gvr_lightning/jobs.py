@@ -1,0 +1,69 @@
+"""One job of the command line: the run itself, in as many processes as it wants, or on with one that was stopped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
+from gvr_lightning.config.resume import require_same
+from gvr_lightning.distributed.launch import launch
+from gvr_lightning.distributed.place import Place, broadcast, join
+from gvr_lightning.processes import backend, processes_wanted
+from gvr_lightning.run import run
+from gvr_lightning.summary import SUMMARY, config_hash
+
+
+def train(cfg: DictConfig, folder: Path, place: Place | None = None) -> dict[str, Any]:
+    """Run a job.
+
+    Args:
+        cfg: its composed configuration.
+        folder: its own.
+        place: of this process, where torchrun or srun started several; then the first one's folder counts.
+
+    Returns:
+        What summary.json holds.
+
+    Raises:
+        UserError, TrainingError, Interrupted: as :func:`gvr_lightning.run.run`.
+    """
+    if place is not None:
+        join(place, backend(cfg.trainer))
+        folder = Path(broadcast(str(folder)))
+        return run(_settled(cfg, folder), folder)
+    done = _finished(cfg, folder) if cfg.resume == "auto" else None
+    if done is not None:
+        return done
+    cfg, processes = _settled(cfg, folder), processes_wanted(cfg.trainer)
+    if processes == 1:
+        return run(cfg, folder)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)  # the processes do not know Hydra's own values
+    launch(_run, (config, folder), processes, backend(cfg.trainer))
+    return json.loads((folder / SUMMARY).read_text())
+
+
+def _run(config: dict[str, Any], folder: Path) -> None:
+    run(OmegaConf.create(config), folder)
+
+
+def _settled(cfg: DictConfig, folder: Path) -> DictConfig:
+    """``resume=auto`` decided: on with what is there, or from the start."""
+    if cfg.resume == "auto":
+        there = any((folder / "checkpoints" / name).exists() for name in (LAST, PREVIOUS))
+        if there:
+            require_same(folder, cfg)
+        cfg.resume = str(folder) if there else None
+    return cfg
+
+
+def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
+    """The summary of a run that has been finished with this very configuration."""
+    try:
+        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return None
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    same = summary.get("status") == "finished" and summary.get("config_hash") == config_hash(config)
+    return summary if same else None

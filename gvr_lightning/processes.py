@@ -1,0 +1,75 @@
+"""A run's processes from its configuration: how many, where they meet, and Lightning's trainer in each of them."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from omegaconf import DictConfig, OmegaConf
+
+from gvr_lightning.build import make
+from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.strategies import DataParallel, FullySharded
+from gvr_lightning.errors import UserError
+
+
+def processes_wanted(trainer: DictConfig) -> int:
+    """How many processes this machine is to run: one for each device.
+
+    Raises:
+        UserError: for more machines than one, on which a launcher has to start the processes.
+    """
+    if trainer.get("num_nodes", 1) > 1:
+        raise UserError(f"trainer.num_nodes={trainer.num_nodes}: start the processes of several machines with torchrun"
+                        " or srun (docs/scaling.md), and leave trainer.num_nodes out")  # fmt: skip
+    devices = trainer.devices
+    if str(devices) in ("auto", "-1"):
+        return max(1, torch.cuda.device_count()) if backend(trainer) == "nccl" else 1
+    return int(devices) if isinstance(devices, int | str) else len(devices)
+
+
+def backend(trainer: DictConfig) -> str:
+    """What the processes talk by."""
+    return "nccl" if trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "gloo"
+
+
+def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
+    """Lightning's trainer with this project's callbacks, for the processes that have met.
+
+    Raises:
+        UserError: for a batch that the processes cannot share evenly, or settings that exclude each other.
+    """
+    strategy: Any
+    node: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
+    node.pop("sync_batchnorm", None)  # the network has been built with it
+    chosen, strategy = node.pop("strategy", "auto"), "auto"
+    plugins: list[Any] = [AtomicCheckpointIO()]
+    processes = rank_and_size()[1]
+    if processes > 1:
+        require_divisible(cfg.batch_size, processes, cfg.task.accumulate)
+        strategy = DataParallel() if chosen == "auto" else make(chosen, "trainer.strategy")
+        plugins.append(LightningEnvironment())
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        node["num_nodes"] = processes // here
+        if not isinstance(node["devices"], list):
+            node["devices"] = here
+    if isinstance(strategy, FullySharded) and node["precision"] in ("16-mixed", "16"):
+        raise UserError(f"trainer.precision={node['precision']}: with trainer=fsdp use bf16-mixed or 32-true")
+    own = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
+    own |= {"callbacks": callbacks, "logger": loggers, "plugins": plugins, "strategy": strategy}
+    return make(node, "trainer", **own)
+
+
+def require_divisible(batch_size: int, processes: int, accumulate: int) -> None:
+    """Raise a UserError with the nearest sizes for a batch that cannot be divided evenly."""
+    parts = processes * accumulate
+    if batch_size % parts:
+        near = [size for size in (batch_size // parts * parts, -(-batch_size // parts) * parts) if size]
+        raise UserError(
+            f"batch_size={batch_size}: it is divided by {processes} process(es) x task.accumulate={accumulate}, so it"
+            f" must be a multiple of {parts}: {' or '.join(map(str, near))}"
+        )
