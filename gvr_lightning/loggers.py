@@ -77,6 +77,6 @@ def tensorboard(folder: Path, step: int = 0, rows: int = 0) -> list[Logger]:
     return [*csv(folder, step, rows), board]
 
 
-def rows_written(loggers: Iterable[Logger]) -> int:
+def rows_written(loggers: Iterable[Any]) -> int:
     """How many rows metrics.csv has."""
     return next((len(logger.rows) for logger in loggers if isinstance(logger, CsvLogger)), 0)

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from gvr_lightning.distributed.shards import Shard, Share, even_shard
-from gvr_lightning.scopes import Pass, Through, View, whole
+from gvr_lightning.distributed.shards import Shard, even_shard
+from gvr_lightning.passes import Pass, View, make_passes, whole
 from gvr_lightning.variance import Criterion
 
 Target = Tensor | Sequence[Tensor]  # of all views, or one for each
@@ -103,16 +103,6 @@ class NoPenalty(Penalty):
         passes = make_passes(whole, model, pairs, (shard or even_shard(len(pairs[0][1]))).share)
         losses = [p.loss(criterion) for p in passes]
         return RegularizedLoss.of(passes, losses, torch.zeros_like(losses[0]), self.alpha)
-
-
-def make_passes(
-    through: Through, model: nn.Module, pairs: Sequence[tuple[View, Tensor]], share: Share
-) -> list[Pass]:
-    """Each view's pass, with the share of its rows that is here."""
-    passes = [through(model, view, y) for view, y in pairs]
-    for p in passes:
-        p.share = share
-    return passes
 
 
 def with_targets(views: Sequence[View], target: Target) -> list[tuple[View, Tensor]]:

@@ -7,14 +7,25 @@ from torch import Tensor, nn
 
 from gvr_lightning import scopes
 from gvr_lightning.distributed.shards import Shard, even_shard, gather_rows
-from gvr_lightning.penalty import Penalty, RegularizedLoss, Target, make_passes, with_targets
-from gvr_lightning.scopes import Compare, Parameters, Pass, Through, View, take
+from gvr_lightning.passes import (
+    Through,
+    View,
+    by_head,
+    by_stage,
+    forward,
+    make_passes,
+    take,
+    twice_differentiable,
+    whole,
+)
+from gvr_lightning.penalty import Penalty, RegularizedLoss, Target, with_targets
+from gvr_lightning.scopes import Compare, Parameters
 from gvr_lightning.variance import Criterion, gradient_variance
 
 # layers -> (how a view passes through the network, how its gradients are compared, of which parameters)
 LAYERS: dict[str, tuple[Through, Compare, Parameters]] = {
-    "head": (scopes.by_head, scopes.head, scopes.head_parameters),
-    "last_stage": (scopes.by_stage, scopes.last_stage, scopes.last_stage_parameters),
+    "head": (by_head, scopes.head, scopes.head_parameters),
+    "last_stage": (by_stage, scopes.last_stage, scopes.last_stage_parameters),
 }
 
 
@@ -59,11 +70,11 @@ class GradientVariance(Penalty):
             )
         self.alpha, self.subset, self.shared, self.split = alpha, subset, shared, split
         named = scopes.Named(["*"] if isinstance(layers, str) else list(layers))
-        by_name = (scopes.twice_differentiable, named, named.select)
+        by_name = (twice_differentiable, named, named.select)
         self._through, self._compare, self.parameters = LAYERS.get(str(layers), by_name)
         if per_sample:
             self._compare, self.parameters = scopes.head_per_sample, scopes.linear_head_parameters
-        self.double_backward = self._through is scopes.twice_differentiable
+        self.double_backward = self._through is twice_differentiable
 
     def __call__(
         self,
@@ -148,12 +159,12 @@ class PublishedGradientVariance(Penalty):
         shard = shard or even_shard(len(pairs[0][1]))
         keys = _draw(1, pairs[0][1], shard) if keys is None else keys
         rows, share = shard.choose(keys[0].argsort()[: self.subset])
-        few = [(take(view, rows), y[rows]) for view, y in pairs]
+        few = [(take(view, rows[: share.rows]), y[rows[: share.rows]]) for view, y in pairs]
         with scopes.frozen_statistics(model):
-            small = make_passes(scopes.twice_differentiable, model, few, share)
-            losses = [p.loss(criterion) for p in small]
-            penalty = gradient_variance(losses, scopes.last_stage_parameters(model), shard.processes)
-            passes = make_passes(scopes.whole, model, pairs, shard.share)
+            small = make_passes(twice_differentiable, model, few, share)
+            passes = make_passes(whole, model, pairs, shard.share)
+        losses = [p.loss(criterion) for p in small]
+        penalty = gradient_variance(losses, scopes.last_stage_parameters(model), shard.processes)
         return RegularizedLoss.of(passes, [p.loss(criterion) for p in passes], penalty, self.alpha)
 
     def check(self, model: nn.Module) -> None:
@@ -163,7 +174,7 @@ class PublishedGradientVariance(Penalty):
     @torch.no_grad()
     def after_step(self, model: nn.Module, views: Sequence[View]) -> None:
         """The pass that moves BatchNorm's running statistics, with the weights after the update."""
-        model(views[0])
+        forward(model, views[0])
 
 
 def _draw(views: int, target: Tensor, shard: Shard) -> Tensor:

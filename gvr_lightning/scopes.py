@@ -6,9 +6,8 @@ subsampling costs no forward pass.
 
 import fnmatch
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +15,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gvr_lightning.distributed.shards import Share
+from gvr_lightning.distributed.sync_batchnorm import uncounted
+from gvr_lightning.passes import Network, Pass, View, require_parts
 from gvr_lightning.variance import (
     Criterion,
     at_least_float32,
@@ -24,81 +25,8 @@ from gvr_lightning.variance import (
     per_sample_variance,
 )
 
-Network = Any  # an nn.Module with .backbone and .head, which nn.Module's own types cannot say
-View = Tensor | tuple[Tensor, ...]  # what a network takes; all batch first
-Through = Callable[[nn.Module, View, Tensor], "Pass"]
-Compare = Callable[[nn.Module, Criterion, "Sequence[Pass]"], Tensor]
+Compare = Callable[[nn.Module, Criterion, Sequence[Pass]], Tensor]
 Parameters = Callable[[nn.Module], "list[nn.Parameter]"]
-
-
-@dataclass
-class Pass:
-    """One view's way through the network; all have the batch's rows first."""
-
-    logits: Tensor
-    target: Tensor
-    features: Tensor | None = None  # what enters the head
-    entering: View | None = None  # what enters the last stage
-    share: Share | None = None  # which part of the pass's rows is here; None: all of them
-
-    @property
-    def processes(self) -> int:
-        """How many share the rows."""
-        return self.share.processes if self.share else 1
-
-    @property
-    def weight(self) -> float:
-        """Of a mean over these rows, so that its mean over the processes is that of all rows."""
-        return self.share.weight if self.share else 1.0
-
-    def rows(self, index: Tensor, share: Share) -> "Pass":
-        """The same pass for some samples."""
-        tensors = (self.logits, self.target, self.features, self.entering)
-        return Pass(*(None if t is None else take(t, index) for t in tensors), share)  # type: ignore[arg-type]
-
-    def loss(self, criterion: Criterion, logits: Tensor | None = None) -> Tensor:
-        """The weighted loss of these rows, a mean over them; zero with its graph where there are none.
-
-        Args:
-            criterion: (logits, target) -> mean over the rows.
-            logits: of another pass over the same rows.
-        """
-        logits = self.logits if logits is None else logits
-        if not self.weight:
-            return logits.sum()
-        loss = criterion(logits, self.target)
-        return loss if self.weight == 1 else loss * self.weight
-
-
-def take(x: View, index: Tensor) -> View:
-    """Some rows of a tensor, or of each tensor of a tuple."""
-    return tuple(t[index] for t in x) if isinstance(x, tuple) else x[index]
-
-
-def whole(model: Network, view: View, target: Tensor) -> Pass:
-    """A pass through any module. Here and below logits leave in float32 at least, so losses and penalties do too."""
-    return Pass(at_least_float32(model(view)), target)
-
-
-def twice_differentiable(model: Network, view: View, target: Tensor) -> Pass:
-    """A pass through any module, by kernels that have second derivatives: fused attention has none."""
-    with sdpa_kernel(SDPBackend.MATH):
-        return whole(model, view, target)
-
-
-def by_head(model: Network, view: View, target: Tensor) -> Pass:
-    """A pass that keeps what enters ``model.head``."""
-    _require_parts(model)
-    features = model.backbone(view)
-    return Pass(at_least_float32(model.head(features)), target, features)
-
-
-def by_stage(model: Network, view: View, target: Tensor) -> Pass:
-    """A pass that also keeps what enters ``model.backbone.last_stage``."""
-    _require_parts(model)
-    entering = model.backbone.early(view)
-    features = model.backbone.last_stage(entering)
-    return Pass(at_least_float32(model.head(features)), target, features, entering)
 
 
 def head(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
@@ -131,9 +59,9 @@ def last_stage(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> 
         losses = []
         for p in passes:
             assert p.entering is not None
-            with sdpa_kernel(SDPBackend.MATH):
-                features = stage.forward(_cast(p.entering, params[0].dtype))
-            losses.append(p.loss(criterion, at_least_float32(model.head.forward(features))))
+            with sdpa_kernel(SDPBackend.MATH), nullcontext() if p.weight else uncounted(stage):
+                logits = model.head.forward(stage.forward(_cast(p.entering, params[0].dtype)))
+            losses.append(p.loss(criterion, at_least_float32(logits)))
         return gradient_variance(losses, params, passes[0].processes)
 
 
@@ -158,7 +86,7 @@ class Named:
 
 def head_parameters(model: Network) -> list[nn.Parameter]:
     """The trainable parameters of the last layer."""
-    _require_parts(model)
+    require_parts(model)
     if not (params := _trainable(model.head)):
         raise ValueError("the model's head has no trainable parameter to compare the gradients of")
     return params
@@ -190,14 +118,6 @@ def frozen_statistics(model: Network) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
-
-
-def _require_parts(model: Network) -> None:
-    if not hasattr(model, "head") or not hasattr(model, "backbone"):
-        name = type(model).__name__
-        raise ValueError(
-            f"{name} has no .backbone and .head: wrap it in a SplitNetwork, or give layers=[name patterns]"
-        )
 
 
 def _cast(x: View, dtype: torch.dtype) -> View:

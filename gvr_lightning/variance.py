@@ -114,13 +114,11 @@ def per_sample_variance(
         features: V tensors (B, D).
         targets: V tensors (B, ...).
         bias: whether the last layer has a bias.
-        weight: of these samples' mean, where other processes have more of the batch; 0 if there are none here.
+        weight: of these samples' mean, where other processes have more of the batch.
 
     Returns:
         A differentiable scalar, float32 at least.
     """
-    if not weight:
-        return at_least_float32(logits[0]).sum()  # of no rows: zero, with its graph
 
     def one(z: Tensor, y: Tensor) -> Tensor:
         return criterion(z.unsqueeze(0), y.unsqueeze(0))

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from gvr_lightning.distributed.external import LOCALHOST, Place
 from gvr_lightning.distributed.place import join
 
-LONGEST = 300  # seconds that a call may take
+LONGEST = 120  # seconds that a call may take
 
 
 class Pool:
@@ -38,7 +38,7 @@ class Pool:
         for rank, end in enumerate(self.ends):
             assert end.poll(LONGEST), f"process {rank} does not answer"
             answers.append(end.recv())
-        for rank, (result, failure) in enumerate(answers):
+        for rank, (_result, failure) in enumerate(answers):
             assert failure is None, f"process {rank}: {failure}"
         return [result for result, _ in answers]
 

@@ -12,7 +12,16 @@ TORCH_ONLY = [
     *(
         PACKAGE / name
         for name in (
-            *("__init__.py", "errors.py", "variance.py", "gram.py", "scopes.py", "penalty.py", "regularizers.py"),
+            *(
+                "__init__.py",
+                "errors.py",
+                "variance.py",
+                "gram.py",
+                "passes.py",
+                "scopes.py",
+                "penalty.py",
+                "regularizers.py",
+            ),
             *("distributed/__init__.py", "distributed/shards.py", "distributed/sync_batchnorm.py"),
         )
     ),
@@ -20,7 +29,7 @@ TORCH_ONLY = [
     *sorted((PACKAGE / "optim").glob("*.py")),
     *sorted((PACKAGE / "models").glob("*.py")),
 ]
-HYDRA_USERS = {"build.py", "run.py", "cli.py", "config"}  # the rest takes built objects
+HYDRA_USERS = {"build.py", "processes.py", "run.py", "jobs.py", "cli.py", "config"}  # the rest takes built objects
 
 
 def imported(path: Path, top_level_only: bool) -> set[str]:

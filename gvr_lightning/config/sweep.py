@@ -27,5 +27,7 @@ def unfinished(sweep: Path) -> list[tuple[Path, str]]:
         except (OSError, ValueError):
             summary = {"status": "ended without a summary"}
         if summary["status"] != "finished":
-            found.append((folder, f"{summary['status']}: {summary['error']}" if "error" in summary else summary["status"]))
+            found.append(
+                (folder, f"{summary['status']}: {summary['error']}" if "error" in summary else summary["status"])
+            )
     return found

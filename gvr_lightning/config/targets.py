@@ -51,7 +51,10 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "use_distributed_sampler": "the run has its own",
     },
 }
-OWN = {"trainer": {"sync_batchnorm"}, "sampler": {"steps", "eta", "spacing", "clip_sample"}}  # of a node, for the run itself and not for its target
+OWN = {
+    "trainer": {"sync_batchnorm"},
+    "sampler": {"steps", "eta", "spacing", "clip_sample"},
+}  # of a node, for the run itself and not for its target
 PRIMITIVES = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),)}
 
 

@@ -9,7 +9,7 @@ from gvr_lightning.distributed.shards import Shard, shard
 
 
 class Batch(NamedTuple):
-    """This process's rows of a global batch: V views (B, C, H, W) of the same samples, labels (B,), numbers (B,).
+    """A process's rows of a global batch: V views (B, C, H, W) of the same samples, labels (B,), numbers (B,).
 
     A task may make views of several tensors, and a target for each, of them.
     """

@@ -23,7 +23,12 @@ def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -
     own = bar is None
     if bar is None:
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(*columns, TextColumn("{task.fields[rate]}"), console=console, disable=not console.is_terminal or rank_and_size()[0] > 0)
+        bar = Progress(
+            *columns,
+            TextColumn("{task.fields[rate]}"),
+            console=console,
+            disable=not console.is_terminal or rank_and_size()[0] > 0,
+        )
     task = bar.add_task("drawing images", total=number, rate="", metrics="")
     if own:
         bar.start()

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.distributed.shards import gather_rows, rank_and_size, shard
+from gvr_lightning.passes import forward
 
 START, STEPS = range(2)  # what a random number is for
 Watch = Callable[[Tensor], None]
@@ -69,7 +70,7 @@ class Sampler:
         extra = self._extra | ({"generator": draws} if self._noisy else {})
         for t in self.scheduler.timesteps:
             noisy = self.scheduler.scale_model_input(x, t).to(first.dtype)
-            output = network((noisy, t.expand(len(x)))).to(x.dtype)
+            output = forward(network, (noisy, t.expand(len(x)))).to(x.dtype)
             x = self.scheduler.step(output, t, x, return_dict=False, **extra)[0]
             if watch is not None:
                 watch(x)

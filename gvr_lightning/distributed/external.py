@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass
 
 LOCALHOST = "127.0.0.1"
+TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
 
 
 @dataclass(frozen=True)
@@ -26,16 +27,16 @@ def external_place() -> Place | None:
     """The place that torchrun or srun gave this process; None if neither started it, or it is the only one."""
     env = os.environ
     if "TORCHELASTIC_RUN_ID" in env:
-        numbers = [int(env[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")]
+        rank, processes, local, here = (int(env[name]) for name in TORCHRUN)
         served = env.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        place = Place(*numbers, env["MASTER_ADDR"], int(env["MASTER_PORT"]), not served)
+        place = Place(rank, processes, local, here, env["MASTER_ADDR"], int(env["MASTER_PORT"]), not served)
     elif "SLURM_STEP_ID" in env and "SLURM_PROCID" in env:  # of a step; the batch script itself has none
         from lightning.pytorch.plugins.environments import SLURMEnvironment
 
         processes, nodes = int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_STEP_NUM_NODES"])
         slurm = SLURMEnvironment()
-        numbers = [int(env["SLURM_PROCID"]), processes, int(env["SLURM_LOCALID"]), processes // nodes]
-        place = Place(*numbers, slurm.main_address, slurm.main_port)
+        rank, local = int(env["SLURM_PROCID"]), int(env["SLURM_LOCALID"])
+        place = Place(rank, processes, local, processes // nodes, slurm.main_address, slurm.main_port)
     else:
         return None
     return place if place.processes > 1 else None

@@ -13,6 +13,7 @@ from torch import Tensor
 from gvr_lightning.distributed.external import LOCALHOST, Place
 from gvr_lightning.distributed.shards import rank_and_size
 
+
 def join(place: Place, backend: str) -> None:
     """Meet the other processes; what Lightning and torch read from the environment says the same."""
     os.environ.update(
@@ -30,7 +31,9 @@ def join(place: Place, backend: str) -> None:
     store = dist.TCPStore(place.address, place.port, place.processes, serves, wait_for_workers=False)
     named = dist.PrefixStore(f"gvr/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=named, rank=place.rank, world_size=place.processes)
-    _Control.group = dist.new_group(backend="gloo", timeout=timedelta(days=1))  # as long as decoding a data set may take
+    _Control.group = dist.new_group(
+        backend="gloo", timeout=timedelta(days=1)
+    )  # as long as decoding a data set may take
 
 
 class _Control:

@@ -41,11 +41,15 @@ class Shard(NamedTuple):
         return Share(self.stop - self.start, self.total, -(-self.total // self.processes), self.processes)
 
     def choose(self, rows: Tensor) -> tuple[Tensor, Share]:
-        """Of some of the global batch's rows those that are here, numbered as here, and how many that are."""
+        """Of some of the global batch's rows those that are here, numbered as here, and how many that are.
+
+        Where there are none, the first row stands in, with weight 0: the same is computed on every process.
+        """
         here = rows
         if self.processes > 1:
             here = rows[(rows >= self.start) & (rows < self.stop)] - self.start
-        return here, Share(len(here), len(rows), min(len(rows), self.share.most), self.processes)
+        share = Share(len(here), len(rows), min(len(rows), self.share.most), self.processes)
+        return (here if share.rows else rows.new_zeros(1)), share
 
 
 def shard(total: int, rank: int, processes: int) -> Shard:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -57,6 +58,7 @@ class FullySharded(DDPStrategy):
         for network, stays in ((task.model, False), (getattr(getattr(task, "ema", None), "module", None), True)):
             if network is None or any(isinstance(m, FSDPModule) for m in network.modules()):
                 continue
+            network.to(memory_format=torch.contiguous_format)  # all that it takes; images keep theirs
             for part in (network.backbone.early, network.backbone.last_stage, network.head):
                 if any(p.numel() for p in part.parameters()):
                     fully_shard(part, mesh=mesh, reshard_after_forward=stays)
@@ -133,4 +135,3 @@ def _like(value: Any, param: Tensor) -> Any:
     if not isinstance(value, Tensor) or not isinstance(param, DTensor) or value.shape != param.shape:
         return value
     return distribute_tensor(value.to(param.device), param.device_mesh, param.placements)
-

@@ -3,6 +3,8 @@
 torch's own works on GPUs alone and cannot be differentiated twice, which penalties on more than the head need.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -19,6 +21,8 @@ class SyncBatchNorm(_BatchNorm):
     Equal to one process's in value and in every derivative, where the objective is a mean over the processes.
     """
 
+    counted = True  # whether the rows that come are the batch's; see `uncounted`
+
     def _check_input_dim(self, x: Tensor) -> None:
         """Any number of dimensions from two on."""
 
@@ -32,7 +36,7 @@ class SyncBatchNorm(_BatchNorm):
     def _over_processes(self, x: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             x32 = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            mean, var, count = _moments(x32)
+            mean, var, count = _moments(x32, self.counted)
             shape = [1, -1] + [1] * (x.ndim - 2)
             scale = (var + self.eps).rsqrt() * (1 if self.weight is None else self.weight)
             y = (x32 - mean.view(shape)) * scale.view(shape)
@@ -50,16 +54,17 @@ class SyncBatchNorm(_BatchNorm):
         self.running_var.lerp_(var.to(self.running_var.dtype), momentum)  # type: ignore[union-attr]
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(x: Tensor, counted: bool) -> tuple[Tensor, Tensor, Tensor]:
     """Mean (C,), biased variance (C,) and count of all processes' rows, by one collective.
 
     From every process's own mean and squared deviations (Chan et al. 1979), so that nothing cancels.
     """
     dims = [0, *range(2, x.ndim)]
-    n = x.numel() // x.shape[1]
-    mean = x.sum(dims) / max(n, 1)
+    mean = x.mean(dims)
     squares = (x - mean.view([1, -1] + [1] * (x.ndim - 2))).square().sum(dims)
-    own = torch.cat([mean, squares, mean.new_tensor([n])])
+    own = torch.cat([mean, squares, mean.new_tensor([x.numel() // x.shape[1]])])
+    if not counted:
+        own = own * 0  # with its graph, as the backward pass has a collective too
     rank, processes = rank_and_size()
     here = torch.arange(processes, device=x.device) == rank
     everyone = _Sum.apply(torch.where(here[:, None], own, torch.zeros_like(own)))
@@ -67,6 +72,19 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     total = counts.sum()
     mean = (counts * means).sum(0) / total
     return mean, (squares.sum(0) + (counts * (means - mean).square()).sum(0)) / total, total
+
+
+@contextmanager
+def uncounted(model: nn.Module) -> Iterator[None]:
+    """For a row that stands in where a process has none: it is normalised as the others are, and leaves no trace."""
+    modules = [m for m in model.modules() if isinstance(m, SyncBatchNorm)]
+    for module in modules:
+        module.counted = False
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.counted = True
 
 
 class _Sum(torch.autograd.Function):

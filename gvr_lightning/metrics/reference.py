@@ -78,10 +78,10 @@ def extract(extractor: Extractor, images: Tensor, together: bool = False) -> Ite
         found = extractor(group[rank] if rank < len(group) else images[:1])
         if processes > 1:
             counts = [len(group[r]) if r < len(group) else 0 for r in range(processes)]
-            found = tuple(gather_rows(part[: counts[rank]], counts) for part in found)
+            features, logits = (gather_rows(part[: counts[rank]], counts) for part in found)
+            found = features, logits
         # in blocks again, as sums of others differ in their last digits
-        for features, logits in zip(*(part.cpu().double().split(BLOCK) for part in found), strict=True):
-            yield features, logits
+        yield from zip(*(part.cpu().double().split(BLOCK) for part in found), strict=True)
 
 
 def _read(path: Path, num_features: int, count: int) -> Statistics:

@@ -152,7 +152,7 @@ class BaseTask(LightningModule):
         A gradient scaler skips such updates itself. On a GPU "stop" looks when values are read, "skip" at every update.
         """
         look = self.device.type == "cpu" or self.non_finite.skips
-        if look and self.trainer.scaler is None and not is_finite(self.model.parameters()):  # type: ignore[attr-defined]
+        if look and self.trainer.scaler is None and not is_finite(self.model.parameters()):
             self.non_finite.skip(self.model, not_finite(self._loss, self.trainer))
             self._skipped_now = True
             return

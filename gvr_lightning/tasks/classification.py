@@ -9,6 +9,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from gvr_lightning.data.batch import Batch
+from gvr_lightning.passes import forward
 from gvr_lightning.penalty import RegularizedLoss
 from gvr_lightning.tasks.base import BaseTask
 
@@ -68,7 +69,7 @@ class ClassificationTask(BaseTask):
         self._log(self._report("test", self.test_metrics, self.test_loss))
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        logits = self.model(self.as_input(batch.views[0])).float()
+        logits = forward(self.model, self.as_input(batch.views[0])).float()
         metrics.update(logits.softmax(1), batch.target)
         mean_loss.update(F.cross_entropy(logits, batch.target, reduction="none"))
 

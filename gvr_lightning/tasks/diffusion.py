@@ -10,6 +10,7 @@ from gvr_lightning.data.batch import Batch
 from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.diffusion.ema import moving_average
 from gvr_lightning.diffusion.noise import Noise
+from gvr_lightning.passes import forward
 from gvr_lightning.penalty import RegularizedLoss
 from gvr_lightning.tasks.base import BaseTask
 
@@ -85,7 +86,7 @@ class DiffusionTask(BaseTask):
 
     def _evaluate(self, batch: Batch) -> None:
         noisy = self._noisy(batch, [hash_key(EVALUATE, self.seed)])
-        losses = F.mse_loss(self.averaged(noisy.views[0]).float(), noisy.target[0], reduction="none")
+        losses = F.mse_loss(forward(self.averaged, noisy.views[0]).float(), noisy.target[0], reduction="none")
         self.eval_loss.update(losses.mean((1, 2, 3)))
 
     def _report(self, name: str) -> dict[str, float]:
