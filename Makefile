@@ -8,7 +8,7 @@ demo: .venv/ready  ## train GVR on the bundled digits, test it, draw its curves
 	$(BIN)/python train.py regularizer=gvr alpha=0.01
 
 test: .venv/ready  ## the whole test suite, offline
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/ready  ## style and types
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """The command line: ``gvr-train``, and ``train.py`` in a checkout. Loads torch only once the configuration is right."""
 
 import atexit
+import logging
 import os
 import shutil
 import sys
@@ -43,6 +44,7 @@ def main() -> None:
     except UserError as error:
         sys.exit(_complain(error, 2))
     sys.argv[1:] = arguments
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # Hydra would print that fonts were listed
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions as they are: Hydra would cut a traceback down to nothing
     try:
         hydra.main(config_path=str(conf_folder()), config_name="config", version_base="1.3")(_job)()

@@ -1,6 +1,5 @@
 """One job of the command line: the run itself, in as many processes as it wants, or on with one that was stopped."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +9,10 @@ from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
 from gvr_lightning.config.resume import require_same
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.distributed.place import Place, broadcast, join
+from gvr_lightning.errors import TrainingError
 from gvr_lightning.processes import backend, processes_wanted
 from gvr_lightning.run import run
-from gvr_lightning.summary import SUMMARY, config_hash
+from gvr_lightning.summary import config_hash, read_summary, write_failure
 
 
 def train(cfg: DictConfig, folder: Path, place: Place | None = None) -> dict[str, Any]:
@@ -40,8 +40,12 @@ def train(cfg: DictConfig, folder: Path, place: Place | None = None) -> dict[str
     if processes == 1:
         return run(cfg, folder)
     config: Any = OmegaConf.to_container(cfg, resolve=True)  # the processes do not know Hydra's own values
-    launch(_run, (config, folder), processes, backend(cfg.trainer))
-    return json.loads((folder / SUMMARY).read_text())
+    try:
+        launch(_run, (config, folder), processes, backend(cfg.trainer))
+    except TrainingError as error:  # perhaps of a process that was killed, and wrote nothing
+        write_failure(folder, config, error)
+        raise
+    return read_summary(folder)
 
 
 def _run(config: dict[str, Any], folder: Path) -> None:
@@ -60,10 +64,7 @@ def _settled(cfg: DictConfig, folder: Path) -> DictConfig:
 
 def _finished(cfg: DictConfig, folder: Path) -> dict[str, Any] | None:
     """The summary of a run that has been finished with this very configuration."""
-    try:
-        summary: dict[str, Any] = json.loads((folder / SUMMARY).read_text())
-    except (OSError, ValueError):
-        return None
+    summary = read_summary(folder)
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     same = summary.get("status") == "finished" and summary.get("config_hash") == config_hash(config)
     return summary if same else None

@@ -26,7 +26,7 @@ from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.loggers import METRICS
 from gvr_lightning.overview import print_overview
 from gvr_lightning.processes import build_trainer
-from gvr_lightning.summary import SUMMARY, config_hash, git_state, versions, write_summary
+from gvr_lightning.summary import SUMMARY, origin, read_summary, write_failure, write_summary
 from gvr_lightning.tasks.base import BaseTask
 
 SILENCED = (
@@ -61,8 +61,8 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     try:
         parts = _build(cfg, config, folder)
     except (UserError, TrainingError, OSError) as error:
-        if rank_and_size()[0] == 0 and not (folder / SUMMARY).exists():
-            write_summary(folder / SUMMARY, {"status": "failed", "error": str(error), **_origin(config)})
+        if rank_and_size()[0] == 0 and not read_summary(folder):
+            write_failure(folder, config, error)
         raise
     return _fit_and_test(cfg, config, folder, parts)
 
@@ -135,15 +135,6 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
     return summary
 
 
-def _origin(config: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "seed": config["seed"],
-        "versions": versions(),
-        "git": git_state(),
-        "config_hash": config_hash(config),
-    }
-
-
 def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -> dict[str, Any]:
     task, trainer = parts.task, parts.trainer
     trained = {name: value for name, value in task.last_row.items() if name not in ("epoch", "lr")}
@@ -154,7 +145,7 @@ def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -
         "metrics": {**trained, **metrics},
         "train": {**steps, **parts.throughput.summary()},
         "data_hash": parts.data.data_hash,
-        **_origin(config),
+        **origin(config),
     }
 
 

@@ -29,6 +29,31 @@ def write_summary(path: Path, summary: dict[str, Any]) -> None:
     atomic(path, lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n"))
 
 
+def read_summary(folder: Path) -> dict[str, Any]:
+    """Of a run's folder; empty if there is none that can be read."""
+    try:
+        found = json.loads((folder / SUMMARY).read_text())
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def write_failure(folder: Path, config: dict[str, Any], error: object) -> None:
+    """The summary of a run that could not say itself how it ended; what it had said before stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_summary(folder / SUMMARY, {**origin(config), **read_summary(folder), "status": "failed", "error": str(error)})
+
+
+def origin(config: dict[str, Any]) -> dict[str, Any]:
+    """What a run came from."""
+    return {
+        "seed": config["seed"],
+        "versions": versions(),
+        "git": git_state(),
+        "config_hash": config_hash(config),
+    }
+
+
 def config_hash(config: dict[str, Any]) -> str:
     """The sha256 of what defines a run: its name and where it was resumed from do not."""
     defining = {key: value for key, value in config.items() if key not in ("name", "resume")}

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, ClassVar
 
+from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 
 
@@ -14,6 +15,7 @@ class Outcome(Callback):
 
     def on_multirun_start(self, config: Any, **kwargs: Any) -> None:
         """Called where the sweep was started, whatever launches its jobs."""
+        HydraConfig.instance().set_config(config)  # the folder's name needs it, and some sweepers ask before a job does
         Outcome.folder = Path(config.hydra.sweep.dir).absolute()
 
 

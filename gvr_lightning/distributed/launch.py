@@ -48,6 +48,8 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int
     Raises:
         UserError, TrainingError, Interrupted: as one of them did; TrainingError also if one was killed.
     """
+    if mp.get_start_method(allow_none=True) not in (None, *mp.get_all_start_methods()):
+        mp.set_start_method("spawn", force=True)  # joblib's workers say "loky", which the children do not know
     context = mp.get_context("spawn")
     store = dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
     own_threads = "OMP_NUM_THREADS" in os.environ

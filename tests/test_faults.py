@@ -1,0 +1,230 @@
+"""What goes wrong: damaged files, kills, gradients that explode; each is said in a line, and nothing is lost."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from equality import assert_equal_rows
+from runs import TINY, TINY_CNN, TINY_DDPM, tiny_run, weights
+from test_task import data, fit, task
+from torch import Tensor
+
+from gvr_lightning.callbacks.checkpoints import load_checkpoint
+from gvr_lightning.data.digits import Digits
+from gvr_lightning.data.image_set import Splits
+from gvr_lightning.distributed import launch as launching
+from gvr_lightning.distributed.external import external_place
+from gvr_lightning.distributed.launch import launch
+from gvr_lightning.errors import Interrupted, TrainingError, UserError
+from gvr_lightning.models.resnet import resnet
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+WITHIN = 60  # seconds in which the other processes end
+
+
+def same_weights(a: Path, b: Path) -> bool:
+    first, second = weights(a), weights(b)
+    return first.keys() == second.keys() and all(torch.equal(first[n], second[n]) for n in first)
+
+
+def test_of_two_checkpoints_the_whole_one_is_used(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ["regularizer=gvr_agr", "checkpoint.every_n_steps=2"]
+    tiny_run(tmp_path / "one", *settings)
+    tiny_run(tmp_path / "two", *settings)
+    last = tmp_path / "two" / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:-2000])
+    capsys.readouterr()
+    tiny_run(tmp_path / "two", *settings, f"resume={tmp_path / 'two'}")
+    assert f"{last} is damaged" in (said := capsys.readouterr().err) and "previous.ckpt" in said
+    assert same_weights(tmp_path / "one", tmp_path / "two")
+    assert_equal_rows(tmp_path / "one", tmp_path / "two", rounding=0)
+
+
+def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
+    tiny_run(tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    with pytest.raises(UserError, match=r"last.ckpt is damaged"):
+        load_checkpoint(path)
+    (tmp_path / "checkpoints" / "previous.ckpt").write_bytes(b"")
+    with pytest.raises(UserError, match=r"previous.ckpt is damaged"):
+        tiny_run(tmp_path, f"resume={tmp_path}")
+
+
+def test_checkpoints_within_an_epoch_and_the_one_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+    saved = torch.save
+    monkeypatch.setattr(torch, "save", lambda c, p: (steps.append(c["global_step"]), saved(c, p)))
+    tiny_run(tmp_path, "batch_size=10", "checkpoint.every_n_steps=3")
+    assert steps == [3, 6, 8, 9, 12, 15, 16]
+    folder = tmp_path / "checkpoints"
+    assert [torch.load(folder / n, weights_only=True)["global_step"] for n in ("previous.ckpt", "last.ckpt")] == [
+        15,
+        16,
+    ]
+    assert sorted(p.name for p in folder.iterdir()) == ["best.ckpt", "last.ckpt", "previous.ckpt"]
+    steps.clear()
+    tiny_run(tmp_path / "by time", "batch_size=10", "checkpoint.every_n_minutes=1e-9")
+    assert steps == list(range(1, 17))
+
+
+def spoiled(steps: set[int]) -> Any:
+    """A criterion whose loss is NaN in some updates; of two views, for loss and penalty, it is asked 4 times each."""
+    calls = [0]
+
+    def criterion(output: Tensor, target: Tensor) -> Tensor:
+        calls[0] += 1
+        loss = torch.nn.functional.cross_entropy(output, target)
+        return loss * float("nan") if (calls[0] - 1) // 4 in steps else loss
+
+    return criterion
+
+
+def test_skipped_updates_leave_everything_as_it_was(tmp_path: Path) -> None:
+    model = resnet((1, 8, 8), 4, [4, 8], 1)
+    ours = task(model=model, penalty=task().penalty, non_finite="skip")
+    ours.criterion = spoiled({0, 1, 2})  # type: ignore[method-assign]
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    trainer = fit(ours, data(), tmp_path, max_epochs=1)
+    assert ours.non_finite.skipped == 3 == trainer.global_step
+    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+    assert trainer.optimizers[0].state_dict()["state"] == {}
+    ours.criterion = spoiled({1})  # type: ignore[method-assign]
+    fit(ours, data(), tmp_path, max_epochs=1)
+    assert ours.non_finite.skipped == 4 and not torch.equal(before["head.weight"], model.head.weight)
+    assert all(p.isfinite().all() for p in model.state_dict().values())
+
+
+def test_no_more_updates_are_skipped_than_allowed(tmp_path: Path) -> None:
+    ours = task(non_finite="skip", max_skipped=2)
+    ours.criterion = spoiled({0, 1, 2})  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"2 updates were skipped before \(task.max_skipped\)"):
+        fit(ours, data(), tmp_path)
+    with pytest.raises(ValueError, match="stop or skip"):
+        task(non_finite="ignore")
+
+
+@pytest.mark.parametrize("overrides", [[], TINY_DDPM], ids=["classification", "generation"])
+def test_resume_auto_starts_continues_and_is_done(tmp_path: Path, overrides: list[str]) -> None:
+    settings = [*TINY, *(overrides or TINY_CNN), "regularizer=gvr_agr", f"hydra.run.dir={tmp_path / 'run'}"]
+    first = start([*settings, "resume=auto"], tmp_path)
+    assert first.returncode == 0, first.stderr
+    again = start([*settings, "resume=auto"], tmp_path)
+    assert again.returncode == 0 and again.stdout == first.stdout and "epoch" not in again.stderr, again.stderr
+    more = start([*settings, "resume=auto", "epochs=3"], tmp_path)
+    assert more.returncode == 0 and "epoch 3/3" in more.stderr, more.stderr
+    other = start([*settings, "resume=auto", "seed=5"], tmp_path)
+    assert other.returncode == 2 and "cannot change: seed" in other.stderr
+
+
+def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(TRAIN), *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=120)
+
+
+def training(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
+    """Two processes that train; returns once they have saved."""
+    command = [sys.executable, str(TRAIN), *TINY, *TINY_CNN, *arguments, "trainer.devices=2", f"hydra.run.dir={folder}"]
+    process = subprocess.Popen([*command, "checkpoint.every_n_steps=1"], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 90
+    while not (folder / "checkpoints" / "previous.ckpt").exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    return process
+
+
+def children(pid: int) -> list[int]:
+    """The processes that were started by one, without multiprocessing's own."""
+    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+
+
+def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = training(["epochs=10000"], folder)
+    workers = children(process.pid)
+    assert len(workers) == 2
+    os.kill(workers[1], signal.SIGKILL)
+    began = time.monotonic()
+    _, said = process.communicate(timeout=WITHIN)
+    assert process.returncode == 1 and time.monotonic() - began < WITHIN
+    assert "error: process 1 of 2 was killed (SIGKILL): out of memory, perhaps; the others were ended" in said
+    assert f"continue with resume={folder}" in said and "Traceback" not in said
+    assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
+    done = start(
+        [f"resume={folder}", f"epochs={load_checkpoint(folder / 'checkpoints' / 'last.ckpt')['epoch'] + 2}"], tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_signal_stops_all_processes_after_the_same_update(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    process = training(["epochs=10000"], folder)
+    process.terminate()
+    _, said = process.communicate(timeout=WITHIN)
+    assert process.returncode == 143 and f"interrupted; continue with resume={folder}" in said, said
+    assert json.loads((folder / "summary.json").read_text())["status"] == "interrupted"
+
+
+def fails(rank: int) -> None:
+    from torch.distributed import barrier, get_rank
+
+    if get_rank() == rank:
+        raise MemoryError("not enough")
+    barrier()  # never met
+
+
+def makes_a_mistake() -> None:
+    raise UserError("data.root: no such folder")
+
+
+def stops() -> None:
+    raise Interrupted(signal.SIGTERM)
+
+
+def test_what_the_parent_tells(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launching, "GRACE", 3.0)
+    with pytest.raises(TrainingError, match="process 1 of 2 failed: MemoryError: not enough"):
+        launch(fails, (1,), 2, "gloo")
+    assert "in fails" in capfd.readouterr().err
+    with pytest.raises(UserError, match="no such folder"):
+        launch(makes_a_mistake, (), 2, "gloo")
+    with pytest.raises(Interrupted):
+        launch(stops, (), 2, "gloo")
+
+
+def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
+    done = start([*TINY, "batch_size=33", "trainer.devices=2"], tmp_path)
+    assert done.returncode == 2 and "must be a multiple of 2: 32 or 34" in done.stderr, done.stderr
+    done = start([*TINY, "trainer.num_nodes=2"], tmp_path)
+    assert done.returncode == 2 and "torchrun" in done.stderr
+
+
+def test_a_sweep_is_not_for_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    assert external_place() is None
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    done = start(["-m", "seed=0,1"], tmp_path)
+    assert done.returncode == 2 and "leave torchrun or srun out" in done.stderr
+
+
+def test_a_failed_start_leaves_a_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def absent(self: Digits) -> Splits:
+        raise UserError("nothing there")
+
+    monkeypatch.setattr(Digits, "__call__", absent)
+    with pytest.raises(UserError, match="nothing there"):
+        tiny_run(tmp_path)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "failed" and summary["error"] == "nothing there" and summary["seed"] == 0

@@ -1,0 +1,53 @@
+"""Sweeps of runs with two processes: each job once in each, one folder, one logger; one that fails stops no other."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from counting import COUNTED
+from runs import TINY, TINY_CNN
+
+TRAIN = Path(__file__).parents[1] / "train.py"
+ONE = ["epochs=1", *(s for s in TINY if not s.startswith("epochs")), *TINY_CNN]
+COUNTING = ["optimizer._target_=counting.counted_sgd"]
+OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.direction=maximize"]
+LAUNCHERS = {
+    "basic": ["lr=0.1,0.4,0.2"],
+    "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "lr=0.1,0.4"],
+    "submitit": ["hydra/launcher=submitit_local", "lr=0.1,0.4"],
+    "optuna": [*OPTUNA, "hydra.sweeper.n_jobs=1", "lr=choice(0.1,0.4)", "hydra.sweeper.sampler.seed=1"],
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_every_job_runs_once_in_every_process(tmp_path: Path, launcher: str) -> None:
+    counted = tmp_path / "counted"
+    here = str(Path(__file__).parent)
+    environment = os.environ | {COUNTED: str(counted), "PYTHONPATH": os.pathsep.join([here, *sys.path])}
+    command = [sys.executable, str(TRAIN), "-m", *ONE, *COUNTING, *LAUNCHERS[launcher], "trainer.devices=2"]
+    sweep = tmp_path / "sweep"
+    command.append(f"hydra.sweep.dir={sweep}")
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=280)
+
+    lines = Counter(counted.read_text().splitlines())
+    of_rank = {rank: {k.split()[1]: n for k, n in lines.items() if k.startswith(rank)} for rank in ("0", "1")}
+    assert of_rank["0"] == of_rank["1"] and sum(lines.values()) == 2 * sum(of_rank["0"].values()), lines
+    folders = [path.parent for path in sweep.rglob(".hydra")]
+    assert len(folders) == sum(of_rank["0"].values()) == {"basic": 3, "optuna": 3}.get(launcher, 2)
+    assert not (tmp_path / "outputs").exists()
+    summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
+    good = [folder for folder, summary in zip(folders, summaries, strict=True) if summary["status"] == "finished"]
+    assert len(good) == len(folders) - of_rank["0"].get("0.4", 0)
+    for folder in good:
+        assert json.loads((folder / "summary.json").read_text())["world_size"] == 2
+        with (folder / "metrics.csv").open(newline="") as file:
+            assert [row["step"] for row in csv.DictReader(file)] == ["3", "3"]  # the epoch, the test: once
+    failed = len(folders) - len(good)
+    assert done.returncode == (1 if failed else 0), done.stderr[-3000:]
+    assert not failed or f"error: {failed} job(s) of the sweep did not finish" in done.stderr
+    assert not failed or "not with this learning rate" in done.stderr
