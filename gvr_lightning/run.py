@@ -83,6 +83,9 @@ class _Parts:
 
 def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
     path, checkpoint = newest_checkpoint(folder / "checkpoints") if cfg.resume else (None, {})
+    done, epochs = checkpoint.get("epoch", 0), cfg.trainer.max_epochs
+    if done > epochs:
+        raise UserError(f"epochs={epochs}: the run has done {done} already; give at least as many")
     first = rank_and_size()[0] == 0
     seed_everything(cfg.seed, verbose=False)
     with one_a_machine_first():

@@ -28,7 +28,7 @@ TRAIN = Path(__file__).parents[2] / "train.py"
 COMMON = ["trainer=cpu", "regularizer=gvr_agr", "alpha=1", "checkpoint.every_n_steps=3", "trainer.log_every_n_steps=5"]
 RUNS = {
     "classification": [*COMMON, "epochs=20", "scheduler.interval=step", "regularizer.penalty.subset=32"],
-    "generation": [*COMMON, "task=ddpm", "epochs=10", "generation.every_n_epochs=3", "generation.num_images=200"],
+    "generation": [*COMMON, "task=ddpm", "epochs=6", "generation.every_n_epochs=2", "generation.num_images=200"],
 }
 TIMES = ("train/seconds",)  # columns that may differ
 TIMED = ("seconds", "images_per_second")  # likewise, in the state of the throughput callback
@@ -46,7 +46,7 @@ def disturbed(run: str, folder: Path, kills: int, longest: float, draw: random.R
     while len(seen) < kills:
         process = start(run, folder)
         try:
-            process.wait(draw.uniform(0.2, 0.8) * longest)
+            process.wait(draw.uniform(0.15, 0.6) * longest)
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()

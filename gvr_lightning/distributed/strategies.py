@@ -1,5 +1,6 @@
 """How the gradients of several processes meet: DDP, and FSDP2 (``fully_shard``), as Lightning's strategies."""
 
+import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm
@@ -30,7 +32,8 @@ class DataParallel(DDPStrategy):
 
     def _setup_model(self, model: nn.Module) -> Any:
         own = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncBatchNorm)]
-        self._ddp_kwargs.setdefault("broadcast_buffers", bool(own))
+        newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14's name
+        self._ddp_kwargs.setdefault("forward_sync_buffers" if newer else "broadcast_buffers", bool(own))
         return super()._setup_model(model)
 
 
