@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.build import make
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.distributed.strategies import DataParallel, FullySharded
 from gvr_lightning.errors import UserError
@@ -50,7 +51,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logg
     plugins: list[Any] = [AtomicCheckpointIO()]
     processes = rank_and_size()[1]
     if processes > 1:
-        require_divisible(cfg.batch_size, processes, cfg.task.accumulate)
+        if complaint := uneven_batch(cfg.batch_size, processes * cfg.task.accumulate):
+            raise UserError(complaint)
         strategy = DataParallel() if chosen == "auto" else make(chosen, "trainer.strategy")
         plugins.append(LightningEnvironment())
         here = int(os.environ["LOCAL_WORLD_SIZE"])
@@ -62,14 +64,3 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logg
     own = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
     own |= {"callbacks": callbacks, "logger": loggers, "plugins": plugins, "strategy": strategy}
     return make(node, "trainer", **own)
-
-
-def require_divisible(batch_size: int, processes: int, accumulate: int) -> None:
-    """Raise a UserError with the nearest sizes for a batch that cannot be divided evenly."""
-    parts = processes * accumulate
-    if batch_size % parts:
-        near = [size for size in (batch_size // parts * parts, -(-batch_size // parts) * parts) if size]
-        raise UserError(
-            f"batch_size={batch_size}: it is divided by {processes} process(es) x task.accumulate={accumulate}, so it"
-            f" must be a multiple of {parts}: {' or '.join(map(str, near))}"
-        )

@@ -106,6 +106,7 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
         written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", 0)}
         loggers = instantiate(cfg.logger)(folder, **written)
     trainer = build_trainer(cfg, folder, callbacks, loggers)
+    trainer.precision_plugin.convert_module(task)  # before a checkpoint is loaded: Lightning would round it to float32
     if first:
         print_overview(task.model, data)
     return _Parts(data, task, trainer, checkpoints, throughput, interruption, generation, path)

@@ -204,7 +204,7 @@ def test_what_the_parent_tells(capfd: pytest.CaptureFixture[str], monkeypatch: p
 
 def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
     done = start([*TINY, "batch_size=33", "trainer.devices=2"], tmp_path)
-    assert done.returncode == 2 and "must be a multiple of 2: 32 or 34" in done.stderr, done.stderr
+    assert done.returncode == 2 and "must be a multiple of that: 32 or 34" in done.stderr, done.stderr
     done = start([*TINY, "trainer.num_nodes=2"], tmp_path)
     assert done.returncode == 2 and "torchrun" in done.stderr
 

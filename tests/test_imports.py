@@ -21,6 +21,7 @@ TORCH_ONLY = [
                 "scopes.py",
                 "penalty.py",
                 "regularizers.py",
+                "consistency.py",
             ),
             *("distributed/__init__.py", "distributed/shards.py", "distributed/sync_batchnorm.py"),
         )

@@ -1,10 +1,12 @@
 """One process, two or four: the same losses, penalties, gradients and scores; in float64, so that nothing hides."""
 
+import copy
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from equality import assert_equal_rows, compare, in_process
@@ -151,18 +153,18 @@ def test_in_a_plain_loop_the_penalty_is_the_global_batch_s(two: Pool, rows: int,
     loss = GradientVariance(alpha=2.0, subset=subset)(model, F.cross_entropy, views, target, keys)
     loss.total.backward()
     for value, grads in two(plain_loop, rows, subset, keys):
-        assert value == pytest.approx(float(loss.total), rel=1e-12)
+        assert value == pytest.approx(loss.total.item(), rel=1e-12)
         for ours, p in zip(grads, model.parameters(), strict=True):
             torch.testing.assert_close(ours, p.grad, rtol=1e-10, atol=1e-14)
 
 
 def drawn_together() -> float:
     """The mean penalty of a subset that is drawn without keys, by generators that differ between the processes."""
-    torch.manual_seed(torch.distributed.get_rank())
+    model, (views, target) = network(), batch(8)
     rank = torch.distributed.get_rank()
-    views, target = batch(8)
     mine = slice(4 * rank, 4 * rank + 4)
-    loss = GradientVariance(subset=3, shared=True)(network(), F.cross_entropy, [v[mine] for v in views], target[mine])
+    torch.manual_seed(rank)
+    loss = GradientVariance(subset=3, shared=True)(model, F.cross_entropy, [v[mine] for v in views], target[mine])
     penalty = loss.penalty.detach().clone()
     torch.distributed.all_reduce(penalty)
     return float(penalty) / 2
@@ -177,7 +179,7 @@ def test_processes_draw_one_subset_together(two: Pool) -> None:
     views, target = batch(8)
     penalty = GradientVariance(subset=3, shared=True)
     expected = penalty(network(), F.cross_entropy, views, target, torch.cat(keys, 1)).penalty
-    assert value == same == pytest.approx(float(expected), rel=1e-12)
+    assert value == same == pytest.approx(expected.item(), rel=1e-12)
 
 
 def statistics(rows: int) -> dict[str, Tensor]:
@@ -208,14 +210,17 @@ def test_batchnorm_over_processes_and_its_second_derivative(four: Pool) -> None:
         torch.testing.assert_close(f["var"], layer.running_var, rtol=1e-12, atol=0)
 
 
-def test_synchronised_networks_keep_their_keys() -> None:
-    model = resnet((3, 32, 32), 10, [4, 8], 1)
-    keys = list(model.state_dict())
-    x = torch.randn(4, 3, 32, 32)
-    expected = model(x)
-    assert list(synchronise(model).state_dict()) == keys
-    model.load_state_dict(resnet((3, 32, 32), 10, [4, 8], 1).state_dict())
-    assert not torch.equal(model(x), expected) and not any(type(m) is nn.BatchNorm2d for m in model.modules())
+@pytest.mark.parametrize("name", ["resnet", "tf_efficientnet_lite0"])  # timm's BatchNorms have activations in them
+def test_synchronised_networks_are_the_same_in_one_process(name: str) -> None:
+    torch.manual_seed(0)
+    model = resnet((3, 32, 32), 10, [4, 8], 1) if name == "resnet" else timm.create_model(name, num_classes=10)
+    twin, x = synchronise(copy.deepcopy(model)), torch.randn(4, 3, 32, 32)
+    for training in (True, False):
+        torch.testing.assert_close(twin.train(training)(x), model.train(training)(x))
+    ours, theirs = twin.state_dict(), model.state_dict()
+    assert list(ours) == list(theirs) and all(torch.equal(ours[n], theirs[n]) for n in ours)
+    norms = [m for m in twin.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    assert norms and all(isinstance(m, SyncBatchNorm) for m in norms)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 32])

@@ -1,13 +1,16 @@
 """The penalty's mathematics: closed forms against double backward and against plain loops, float64."""
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
+from gvr_lightning.gram import gram_is_cheaper
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.variance import per_sample_variance
@@ -180,3 +183,56 @@ def test_bad_calls_say_what_is_wrong() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             gradient_variance(losses, params)
+
+
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that was made."""
+
+    numel = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for tensor in out if isinstance(out, tuple | list) else [out]:
+            if isinstance(tensor, Tensor):
+                self.numel = max(self.numel, tensor.numel())
+        return out
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("rows", [(6, 6), (6, 4), (3, 3, 3)], ids=str)
+def test_wide_layers_by_inner_products(bias: bool, rows: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    wide, deep = 60, 50
+    assert gram_is_cheaper(max(rows), wide, deep, 1, len(rows))
+    head = nn.Linear(deep, wide, bias=bias).double()
+    features = [torch.randn(n, deep, dtype=torch.float64, requires_grad=True) for n in rows]
+    targets = [torch.randint(0, wide, (n,)) for n in rows]
+    logits = [head(h) for h in features]
+    losses = [F.cross_entropy(z, y) for z, y in zip(logits, targets, strict=True)]
+    by_definition = gradient_variance(losses, head.parameters())
+    with Largest() as largest:
+        ours = last_layer_variance(losses, logits, features, bias)
+    assert largest.numel < wide * deep
+    torch.testing.assert_close(ours, by_definition, rtol=1e-10, atol=0)
+    for a, b in zip(*(torch.autograd.grad(p, features, retain_graph=True) for p in (ours, by_definition)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12 * float(b.abs().max()))
+
+
+def test_inner_products_do_not_cancel_where_views_agree() -> None:
+    torch.manual_seed(0)
+    h = torch.randn(4, 50)
+    z = torch.randn(4, 60, requires_grad=True)
+    near = [h, h + 1e-4 * torch.randn(4, 50)]
+    values = []
+    for dtype in (torch.float32, torch.float64):
+        logits = [z.to(dtype), (z + 1e-4).to(dtype) * (1 + 1e-5)]
+        losses = [F.cross_entropy(x, torch.arange(4)) for x in logits]
+        values.append(last_layer_variance(losses, logits, [x.to(dtype) for x in near]).item())
+    assert values[0] == pytest.approx(values[1], rel=1e-2)
+
+
+def test_the_cheaper_form_is_chosen() -> None:
+    assert not gram_is_cheaper(128, 10, 512)  # CIFAR-10's head
+    assert gram_is_cheaper(128, 21_841, 2048)
+    assert gram_is_cheaper(256, 1000, 2048, processes=8)
+    assert not gram_is_cheaper(32_768, 1000, 2048, processes=1024)

@@ -32,6 +32,25 @@ def clipping(config: Config) -> str | None:
     return f"task.clip_norm={norm} and task.clip_value={value} exclude each other: set one of them to null"
 
 
+def shares(config: Config) -> str | None:
+    """A batch that processes and micro-batches divide evenly; more is known once devices have been counted."""
+    size, accumulate, devices = (get(config, key) for key in ("batch_size", "task.accumulate", "trainer.devices"))
+    processes = devices if is_number(devices) and devices > 0 else 1
+    parts = processes * accumulate if is_number(accumulate) else processes
+    return uneven_batch(size, parts) if is_number(size) else None
+
+
+def uneven_batch(size: int, parts: int) -> str | None:
+    """What to say of a batch that is not a multiple of ``parts``."""
+    if size % parts == 0:
+        return None
+    near = [n for n in (size // parts * parts, -(-size // parts) * parts) if n]
+    return (
+        f"batch_size={size}: it is divided by the number of processes times task.accumulate, {parts},"
+        f" so it must be a multiple of that: {' or '.join(map(str, near))}"
+    )
+
+
 def views(config: Config) -> str | None:
     """As many views as the penalty compares."""
     number, split = get(config, "regularizer.views"), bool(get(config, "regularizer.penalty.split"))
@@ -157,7 +176,7 @@ def beta_range(config: Config) -> str | None:
 
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
-    *(clipping, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
+    *(clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
     *(network, generates, pixels, sampling_steps, beta_range),
 )
 

@@ -123,6 +123,7 @@ RULES = {
     "model.options": SETTINGS | NULL,
     "regularizer.views": whole(1),
     "regularizer.wrap": NODE | NULL,
+    "regularizer.wrap.rho": POSITIVE,
     "regularizer.penalty.alpha": NOT_NEGATIVE,
     "regularizer.penalty.layers": one_of("head", "last_stage", "all") | list_of(PATTERN),
     "regularizer.penalty.subset": whole(1) | NULL,

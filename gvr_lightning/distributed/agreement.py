@@ -21,7 +21,7 @@ class Agreement:
     def __init__(self, seconds: float = 1.0) -> None:
         self.seconds = seconds
         self._next = 0
-        self._last = (0, time.monotonic())
+        self._last: tuple[int, float] | None = None  # the step of the last comparison, and when
 
     def __call__(self, wishes: Sequence[float], step: int, now: bool = False) -> list[float]:
         """The largest of each wish over the processes; all zeros while it is not time.
@@ -35,8 +35,9 @@ class Agreement:
             return list(wishes)
         if step < self._next and not now:
             return [0.0] * len(wishes)
-        elapsed = time.monotonic() - self._last[1]
-        ahead = (step - self._last[0]) / max(elapsed, 1e-9) * self.seconds
+        ahead = 1.0
+        if self._last is not None:
+            ahead = (step - self._last[0]) / max(time.monotonic() - self._last[1], 1e-9) * self.seconds
         *agreed, ahead = largest(torch.tensor([*wishes, min(max(ahead, 1), MOST_STEPS)], dtype=torch.float64)).tolist()
         self._next, self._last = step + int(ahead), (step, time.monotonic())
         return agreed

@@ -54,7 +54,7 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int
     store = dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
     own_threads = "OMP_NUM_THREADS" in os.environ
     if not own_threads:  # for torch in the children, which share the cores
-        os.environ["OMP_NUM_THREADS"] = str(max(1, len(os.sched_getaffinity(0)) // processes))
+        os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // processes))
     workers, reports = [], []
     try:
         for rank in range(processes):
@@ -73,6 +73,10 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int
             del os.environ["OMP_NUM_THREADS"]
     if failures:
         raise _cause(failures, processes)
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _watch(workers: list[Any], reports: list[Connection]) -> list[Failure]:

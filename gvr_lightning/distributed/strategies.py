@@ -27,8 +27,14 @@ class DataParallel(DDPStrategy):
     statistics, if the processes do not share theirs (``trainer.sync_batchnorm``).
 
     Args:
-        **options: of ``torch.nn.parallel.DistributedDataParallel``, such as ``find_unused_parameters``.
+        find_unused_parameters: for networks whose loss does not reach all parameters.
+        bucket_cap_mb: size of the parts in which gradients are averaged; None: torch's.
+        **options: others of Lightning's strategy and of ``torch.nn.parallel.DistributedDataParallel``.
     """
+
+    def __init__(self, find_unused_parameters: bool = False, bucket_cap_mb: int | None = None, **options: Any) -> None:
+        buckets: dict[str, Any] = {"bucket_cap_mb": bucket_cap_mb} if bucket_cap_mb else {}
+        super().__init__(find_unused_parameters=find_unused_parameters, **buckets, **options)
 
     def _setup_model(self, model: nn.Module) -> Any:
         own = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncBatchNorm)]

@@ -8,6 +8,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from gvr_lightning.errors import UserError
 from gvr_lightning.loggers import rows_written
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.penalty import Penalty, RegularizedLoss
+from gvr_lightning.scopes import frozen_statistics
 from gvr_lightning.tasks.finite import NonFinite, is_finite, not_finite
 from gvr_lightning.tasks.means import RunningMeans
 
@@ -32,7 +34,7 @@ class BaseTask(LightningModule):
         model: the network, with ``.backbone`` and ``.head``.
         penalty: what the loss gains, and how many views it takes.
         optimizer: parameters -> optimizer.
-        wrap: optimizer -> optimizer (AGR); None for none.
+        wrap: optimizer -> optimizer (AGR, SAM); None for none.
         schedule: (optimizer, steps=, epochs=) -> Schedule.
         clip_norm: largest norm of all gradients together, None for any.
         clip_value: largest absolute value of a gradient's entry, None for any.
@@ -115,17 +117,21 @@ class BaseTask(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update; ``global_step`` counts these."""
         optimizer: Any = self.optimizers()
-        # dropout: the same after a resume, other masks on every process
-        torch.manual_seed(hash_key(self.seed, self.global_step, self.global_rank))
+        # dropout: the same after a resume and in every call of the closure, other masks on every process
+        seed = hash_key(self.seed, self.global_step, self.global_rank)
+        torch.manual_seed(seed)
         parts = [self.examples(part) for part in batch.divided()]
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
         self.non_finite.remember(self.model)
 
         def closure() -> Tensor:
+            # BatchNorm's running statistics move in the first call only: SAM makes another, with other weights
+            statistics = partial(frozen_statistics, self.model) if len(first) == len(parts) else nullcontext
+            torch.manual_seed(seed)
             optimizer.zero_grad()
             total = torch.zeros((), device=self.device)
             for i, part in enumerate(parts):
-                with self._synchronised(last=i == len(parts) - 1):
+                with statistics(), self._synchronised(last=i == len(parts) - 1):
                     shard = part.shards[0] if part.shards else None
                     with getattr(self.trainer.strategy, "keep_parameters", nullcontext)():  # of FSDP
                         loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys, shard)

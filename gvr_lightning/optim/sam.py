@@ -1,0 +1,123 @@
+"""SAM, sharpness-aware minimization: the gradients of an update are taken where the loss nearby is about largest."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from gvr_lightning.optim.agr import AGR, _of_base, _whole
+from gvr_lightning.variance import at_least_float32
+
+
+class SAM(Optimizer):
+    """Any optimizer, updating w by the gradients at w + e(w), which cost a second call of the closure.
+
+    With g the gradients of all parameters together, e = rho g / (||g|| + eps): Foret et al., "Sharpness-Aware
+    Minimization for Efficiently Improving Generalization" (ICLR 2021, arXiv 2010.01412). ``adaptive`` is ASAM:
+    e = rho T² g / (||T g|| + eps), Kwon et al. (ICML 2021, arXiv 2102.11600), with T = |w| for all parameters, as in
+    the widely used https://github.com/davda54/sam; the authors' own code adds 0.01 to T, and has T = 1 for biases.
+
+    `param_groups`, `state`, `state_dict()`, hooks and every other attribute are the wrapped optimizer's, so schedulers
+    take the wrapper and checkpoints move between wrapped and plain. Between the two calls nothing else is changed:
+
+    - Of several processes the closure leaves gradients that are averaged already, so e is that of the global batch.
+    - Clipping belongs into the closure. A norm's leaves e as it is, and limits the second gradients.
+    - Layers that keep statistics would count every batch twice. The tasks here freeze BatchNorm's, and repeat dropout's
+      masks, in every further call; a closure of one's own may do so by ``gvr_lightning.scopes.frozen_statistics``.
+    - ``SAM(AGR(...))`` climbs along the gradients themselves, and AGR changes those of the update, once (`sam_agr`).
+      ``AGR(SAM(...))`` changes them after either call, each once, so it climbs along regularized ones.
+
+    Args:
+        optimizer: what updates the weights.
+        rho: how far from w, as a norm; for ``adaptive`` relative to the weights, and some ten times as large.
+        adaptive: ASAM.
+        eps: added to the norm.
+
+    Raises:
+        TypeError: for what is no optimizer, or SAM already.
+        ValueError: for a number out of its range.
+    """
+
+    _step_supports_amp_scaling = False  # GradScaler calls step() without a closure
+
+    def __init__(self, optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12) -> None:
+        if not isinstance(optimizer, Optimizer) or isinstance(optimizer, SAM):
+            raise TypeError(f"SAM wraps an instance of torch.optim.Optimizer, not {type(optimizer).__name__}")
+        for name, value in {"rho": rho, "eps": eps}.items():
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"SAM: {name}={value} must be a finite number >= 0")
+        self.base: Optimizer = optimizer
+        self.rho, self.adaptive, self.eps = rho, adaptive, eps
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Gradients here, gradients at w + e(w), update of w; the loss of the first.
+
+        The weights are put back as they were, not by subtraction, also if the second call raises. Where the norm of the
+        gradients is zero or not finite, e is zero; without any gradient there is no second call.
+
+        Raises:
+            RuntimeError: without a closure.
+        """
+        if closure is None:
+            raise RuntimeError(
+                "SAM takes the gradients twice: call step(closure), the closure clears them, computes the loss, calls "
+                "backward() and returns the loss (a gradient scaler, as of 16-mixed precision, cannot: use bf16-mixed)"
+            )
+        evaluate = torch.enable_grad()(closure)
+        loss = evaluate()
+        params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
+        if params:
+            before = [p.detach().clone() for p in params]
+            try:
+                self._climb(params)
+                evaluate()
+            finally:
+                with torch.no_grad():
+                    for p, kept in zip(params, before, strict=True):
+                        p.copy_(kept)
+        self.base.step()
+        return loss
+
+    @torch.no_grad()
+    def _climb(self, params: list[Tensor]) -> None:
+        """Add e(w), without waiting for a GPU."""
+        scale = self.rho / (self._norm(params) + self.eps)
+        for p in params:
+            e = at_least_float32(p.grad) * scale.to(p.device)  # type: ignore[arg-type]
+            if self.adaptive:
+                e *= at_least_float32(p).abs().square()
+            p.add_(e.nan_to_num_(0.0, 0.0, 0.0))  # not a number: the norm was not finite, or zero over zero
+
+    def _norm(self, params: list[Tensor]) -> Tensor:
+        """Of the gradients, or of T g, all together; in float64 where there is one, in which no square overflows."""
+        norms = defaultdict(list)
+        for p in params:
+            size = at_least_float32(p.grad).abs()  # type: ignore[arg-type]
+            size = size * at_least_float32(p).abs() if self.adaptive else size
+            wide = torch.float32 if size.device.type == "mps" else torch.float64
+            norms[type(size), size.device].append(torch.linalg.vector_norm(size, dtype=wide))
+        totals = [_whole(torch.linalg.vector_norm(torch.stack(alike))) for alike in norms.values()]
+        return torch.linalg.vector_norm(torch.stack([total.to(totals[0].device) for total in totals]))
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "base" or name.startswith("__"):  # before __init__; or copy asks about the wrapper itself
+            raise AttributeError(name)
+        return getattr(self.base, name)
+
+    def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
+        return SAM, (self.base, self.rho, self.adaptive, self.eps)
+
+    def __repr__(self) -> str:
+        return f"SAM({self.base!r}, rho={self.rho}, adaptive={self.adaptive})"
+
+
+for _name in ["param_groups", "state", "defaults", *(n for n in vars(Optimizer) if n[0] != "_" and n != "step")]:
+    setattr(SAM, _name, _of_base(_name))  # what Optimizer has itself would not reach __getattr__
+
+
+def sam_agr(optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12) -> SAM:
+    """SAM round AGR: it climbs along the gradients, and AGR changes those that the update uses."""
+    return SAM(AGR(optimizer), rho, adaptive, eps)
