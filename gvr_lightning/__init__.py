@@ -7,19 +7,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gvr_lightning.consistency import Consistency
     from gvr_lightning.optim.acprop import ACProp
     from gvr_lightning.optim.agr import AGR, agr_
+    from gvr_lightning.optim.sam import SAM
     from gvr_lightning.regularizers import GradientVariance
     from gvr_lightning.variance import gradient_variance, last_layer_variance
 
 __version__ = "0.1.0"
-__all__ = ["AGR", "ACProp", "GradientVariance", "agr_", "gradient_variance", "last_layer_variance"]
+__all__ = [
+    "AGR",
+    "SAM",
+    "ACProp",
+    "Consistency",
+    "GradientVariance",
+    "agr_",
+    "gradient_variance",
+    "last_layer_variance",
+]
 
 _HOME = {
     "ACProp": "gvr_lightning.optim.acprop",
     "AGR": "gvr_lightning.optim.agr",
     "agr_": "gvr_lightning.optim.agr",
+    "Consistency": "gvr_lightning.consistency",
     "GradientVariance": "gvr_lightning.regularizers",
+    "SAM": "gvr_lightning.optim.sam",
     "gradient_variance": "gvr_lightning.variance",
     "last_layer_variance": "gvr_lightning.variance",
 }

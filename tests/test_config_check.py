@@ -23,7 +23,10 @@ GROUPS = group_options()
 # as few command lines as have every option of every group
 OF_TASK = {  # what goes with one task only
     "classification": {"model": [m for m in GROUPS["model"] if "unet" not in m], "sampler": [], "extractor": []},
-    "ddpm": {"model": [m for m in GROUPS["model"] if "unet" in m]},
+    "ddpm": {
+        "model": [m for m in GROUPS["model"] if "unet" in m],
+        "regularizer": [r for r in GROUPS["regularizer"] if r != "consistency"],
+    },
 }
 OPTIONS = [
     ["data.root=photos"] * (i % len(GROUPS["data"]) == GROUPS["data"].index("image_folder"))

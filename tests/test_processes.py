@@ -33,6 +33,9 @@ RUNS = {
     "gvr_per_sample": ["regularizer=gvr_per_sample"],
     "agr": ["regularizer=agr", "task.clip_norm=0.5"],
     "gvr_agr": ["regularizer=gvr_agr", "optimizer=adam"],
+    "sam": ["regularizer=sam"],
+    "sam_agr": ["regularizer=sam_agr", "regularizer.wrap.adaptive=true", "task.clip_norm=0.5"],
+    "consistency": ["regularizer=consistency"],
     "three views, other layers": [
         "regularizer=gvr",
         "regularizer.views=3",

@@ -179,6 +179,8 @@ METHODS = {
     "gvr_split": ["regularizer=gvr_split", "scheduler=warmup", "scheduler.warmup_steps=4"],
     "ddpm": [*TINY_DDPM, "extractor=none", "regularizer=gvr_agr", "optimizer=adan"],
     "ddpm_acprop": [*TINY_DDPM, "extractor=none", "regularizer=agr", "optimizer=acprop", "model.dropout=0.3"],
+    "sam": ["regularizer=sam", "scheduler=cosine"],
+    "consistency": ["regularizer=consistency", "optimizer=adam", "scheduler=onecycle"],
     "gvr_published": ["regularizer=gvr_published", "model=resnet20", "model.widths=[4,8]", "model.blocks=1"],
 }
 

@@ -22,7 +22,6 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gvr_lightning.build import build_data, build_task, make
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.optim.agr import AGR
 from gvr_lightning.processes import build_trainer
 from gvr_lightning.run import quiet
 
@@ -85,7 +84,8 @@ class Switch(Callback):
         """The next one's penalty, views and optimizer."""
         if (node := self.nodes[self.todo[0]]) is not None:
             task.penalty, self.views = make(OmegaConf.create(node["penalty"]), "penalty"), node["views"]
-            trainer.strategy.optimizers = [AGR(self.plain) if node["wrap"] else self.plain]
+            wrap = make(node["wrap"] and OmegaConf.create(node["wrap"]), "wrap")
+            trainer.strategy.optimizers = [wrap(self.plain) if wrap else self.plain]
 
     def on_train_batch_end(self, *_: Any) -> None:
         """What its step sent."""
@@ -160,18 +160,18 @@ def test_every_regularizer(strategy: str, pool: Pool, nodes: dict[str, Any], tmp
         shape = variant(name)
         of_penalty = penalty(network, shape, BATCH, processes)
         forms |= {sent.kind for sent in of_penalty}
-        gradients = replicas(network) if strategy == "ddp" else shards(network, shape, processes, looks=True)
+        gradients = replicas(network, shape) if strategy == "ddp" else shards(network, shape, processes, looks=True)
         expected[name] = [*of_penalty, *gradients, *LIGHTNING]
     assert_sent(found, expected)
     assert forms == {"all_reduce", "all_gather"}  # both forms of the head's penalty have been here
 
 
 def test_batchnorm_over_all_processes(pool: Pool, nodes: dict[str, Any], tmp_path: Path) -> None:
-    some = {name: nodes[name] for name in ("none", "gvr", "gvr_last_stage", "gvr_published")}
+    some = {name: nodes[name] for name in ("none", "gvr", "gvr_last_stage", "gvr_published", "sam")}
     found, network = run(pool, tmp_path, some, "trainer=ddp", *NORMS)
     expected = {}
     for name in some:
         of_penalty = penalty(network, variant(name), BATCH, len(pool.workers))
         of_norms = statistics(network, variant(name), len(pool.workers))
-        expected[name] = [*of_penalty, *of_norms, *replicas(network), *LIGHTNING]
+        expected[name] = [*of_penalty, *of_norms, *replicas(network, variant(name)), *LIGHTNING]
     assert_sent(found, expected)

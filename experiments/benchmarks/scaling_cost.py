@@ -63,6 +63,7 @@ class Variant(NamedTuple):
     agr: bool = False
     after: int = 0  # passes after the update
     again: int = 0  # collectives of each BatchNorm of the last stage beyond two a pass
+    calls: int = 1  # of the closure, each with all passes: SAM's two
 
 
 # fmt: off
@@ -77,6 +78,9 @@ VARIANTS = {
     "gvr_published": Variant(2, 4, last_stage=True, after=1, again=4),
     "agr": Variant(agr=True),
     "gvr_agr": Variant(2, 2, head=True, agr=True),
+    "consistency": Variant(2, 2),
+    "sam": Variant(calls=2),
+    "sam_agr": Variant(agr=True, calls=2),
 }
 # fmt: on
 
@@ -110,11 +114,11 @@ def penalty(network: Network, variant: Variant, batch: int, processes: int, gram
     return [Sent("all_reduce", FLOAT * (c * d + c))]
 
 
-def replicas(network: Network) -> list[Sent]:
+def replicas(network: Network, variant: Variant) -> list[Sent]:
     """DDP: the gradients, in buckets from the last parameter to the first."""
     params = [torch.empty(shape, device="meta") for part in network.shapes for shape in part][::-1]
     buckets, _ = dist._compute_bucket_assignment_by_size(params, BUCKETS)
-    return [Sent("all_reduce", FLOAT * sum(params[i].numel() for i in bucket)) for bucket in buckets]
+    return [Sent("all_reduce", FLOAT * sum(params[i].numel() for i in bucket)) for bucket in buckets] * variant.calls
 
 
 def shards(network: Network, variant: Variant, processes: int, looks: bool = False) -> list[Sent]:
@@ -129,16 +133,17 @@ def shards(network: Network, variant: Variant, processes: int, looks: bool = Fal
     sent = []
     for part, shapes in enumerate(network.shapes):
         whole = FLOAT * sum(-(-s[0] // processes) * processes * s[1:].numel() for s in shapes)
-        times = (1 if part == 0 else variant.passes) + variant.after
-        sent += [Sent("all_gather", whole)] * times + [Sent("reduce_scatter", whole)]
-    return sent + [Sent("all_reduce", FLOAT * network.tensors)] * (variant.agr + looks)
+        gathers = (1 if part == 0 else variant.passes) * variant.calls + variant.after
+        sent += [Sent("all_gather", whole)] * gathers + [Sent("reduce_scatter", whole)] * variant.calls
+    sent += [Sent("all_reduce", FLOAT * network.tensors)] * (variant.agr + looks * variant.calls)
+    return sent + [Sent("all_reduce", 2 * FLOAT * network.tensors)] * (variant.calls - 1)  # SAM's norm, in float64
 
 
 def statistics(network: Network, variant: Variant, processes: int) -> list[Sent]:
     """BatchNorm over all processes: mean, squares and count of each, forward and backward."""
     sent = []
     for part, norms in enumerate(network.norms):
-        times = 2 * variant.passes + variant.after + (variant.again if part == 1 else 0)
+        times = 2 * variant.passes * variant.calls + variant.after + (variant.again if part == 1 else 0)
         sent += [Sent("all_reduce", FLOAT * processes * (2 * c + 1)) for c in norms for _ in range(times)]
     return sent
 
@@ -164,14 +169,14 @@ def costs(network: Network, machine: Machine, per_gpu: int) -> None:
     """The table of what each variant's penalty adds to a step."""
     print("| | " + " | ".join(f"{w:,} GPUs, batch {w * per_gpu:,}" for w in GPUS) + " |\n|---|" + "---|" * len(GPUS))
     for name, variant in VARIANTS.items():
-        if variant.head or variant.last_stage:
+        if (variant.head or variant.last_stage) and not variant.agr:
             cells = [_cell(network, variant, machine, per_gpu, w) for w in GPUS]
             print(f"| {name} | " + " | ".join(cells) + " |")
     for form, gram in (("dense", False), ("Gram", True)):
         cells = [_cell(network, VARIANTS["gvr"], machine, per_gpu, w, gram) for w in GPUS]
         print(f"| gvr, were it always {form} | " + " | ".join(cells) + " |")
     for title, sent in (
-        ("gradients, DDP", lambda w: replicas(network)),
+        ("gradients, DDP", lambda w: replicas(network, VARIANTS["none"])),
         ("FSDP2, one view", lambda w: shards(network, VARIANTS["none"], w)),
         ("FSDP2, two views", lambda w: shards(network, VARIANTS["two_view"], w)),
         ("sync_batchnorm, two views", lambda w: statistics(network, VARIANTS["two_view"], w)),

@@ -11,12 +11,11 @@ checkout=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 gpus=$(nvidia-smi --list-gpus 2>/dev/null | wc -l) || true
 
 # resume=auto: after a stop, the same commands go on from the last checkpoint.
-# A stop by SIGUSR1 reaches the processes only if torchrun is told of it: by default it would end alone, and they go on.
+# Stop it with SIGTERM or Ctrl-C on any machine; SIGUSR1 would end torchrun alone, and its processes would go on.
 exec torchrun \
     --nnodes="${NODES:-1}" \
     --node-rank="${NODE_RANK:-0}" \
     --nproc-per-node="${PROCESSES:-$((gpus > 0 ? gpus : 1))}" \
     --master-addr="${MASTER_ADDR:-127.0.0.1}" \
     --master-port="${PORT:-29500}" \
-    --signals-to-handle=SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1 \
     "$checkout/train.py" trainer=ddp resume=auto "$@"

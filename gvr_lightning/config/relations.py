@@ -1,15 +1,17 @@
 """Settings that exclude or need each other."""
 
 from collections.abc import Callable
-from typing import Any
 
+from gvr_lightning.config.generation import GENERATION
+from gvr_lightning.config.lookup import Config, get, kind
 from gvr_lightning.config.rules import is_number
 from gvr_lightning.config.wording import show
 from gvr_lightning.errors import UserError
 
-Config = dict[str, Any]
 CLASSIFIERS = ("small_cnn", "resnet", "wide_resnet", "timm_network")
-VARIANCE = ("GradientVariance", "PublishedGradientVariance")  # these compare views
+VARIANCE = ("GradientVariance", "PublishedGradientVariance")
+COMPARE = (*VARIANCE, "Consistency")  # these compare views
+CALL_TWICE = ("SAM", "sam_agr")
 
 
 def check_relations(config: Config) -> None:
@@ -54,14 +56,14 @@ def uneven_batch(size: int, parts: int) -> str | None:
 def views(config: Config) -> str | None:
     """As many views as the penalty compares."""
     number, split = get(config, "regularizer.views"), bool(get(config, "regularizer.penalty.split"))
-    if _kind(config, "regularizer.penalty") not in VARIANCE or not is_number(number):
+    penalty = kind(config, "regularizer.penalty")
+    if penalty not in COMPARE or not is_number(number):
         return None
     if split and number != 1:
         return f"regularizer.views={number}: regularizer.penalty.split=true divides one view, so views must be 1"
     if not split and number < 2:
-        return (
-            f"regularizer.views={number}: the penalty compares views, so views must be >= 2 (or regularizer=gvr_split)"
-        )
+        other = " (or regularizer=gvr_split)" if penalty in VARIANCE else ""
+        return f"regularizer.views={number}: the penalty compares views, so views must be >= 2{other}"
     return None
 
 
@@ -85,8 +87,11 @@ def per_sample(config: Config) -> str | None:
 def compiled(config: Config) -> str | None:
     """A compiled backbone is differentiated once."""
     layers = get(config, "regularizer.penalty.layers")
-    kind = _kind(config, "regularizer.penalty")
-    twice = kind == "PublishedGradientVariance" or (kind in VARIANCE and layers not in (None, "head", "last_stage"))
+    penalty = kind(config, "regularizer.penalty")
+    inner = layers in (None, "head", "last_stage")
+    twice = penalty == "PublishedGradientVariance" or (penalty in VARIANCE and not inner)
+        penalty in VARIANCE and layers not in (None, "head", "last_stage")
+    )
     if not get(config, "task.compile") or not twice:
         return None
     which = f"regularizer.penalty.layers={show(layers)}" if layers is not None else "regularizer=gvr_published"
@@ -96,7 +101,7 @@ def compiled(config: Config) -> str | None:
 def norm_groups(config: Config) -> str | None:
     """GroupNorm's groups are of one size."""
     groups, width = get(config, "model.groups"), get(config, "model.width")
-    if _kind(config, "model") != "small_cnn" or not (is_number(groups) and is_number(width)) or width % groups == 0:
+    if kind(config, "model") != "small_cnn" or not (is_number(groups) and is_number(width)) or width % groups == 0:
         return None
     return f"model.groups={groups} must divide model.width={width}"
 
@@ -104,7 +109,7 @@ def norm_groups(config: Config) -> str | None:
 def depth(config: Config) -> str | None:
     """Three stages of blocks of two convolutions, and four layers more."""
     layers = get(config, "model.depth")
-    if _kind(config, "model") != "wide_resnet" or not is_number(layers) or (layers - 4) % 6 == 0:
+    if kind(config, "model") != "wide_resnet" or not is_number(layers) or (layers - 4) % 6 == 0:
         return None
     return f"model.depth={layers}: must be 6 n + 4, such as 10, 16, 22, 28, 34 or 40"
 
@@ -112,7 +117,7 @@ def depth(config: Config) -> str | None:
 def nesterov(config: Config) -> str | None:
     """Nesterov's momentum is a momentum."""
     sgd = get(config, "optimizer") or {}
-    if _kind(config, "optimizer") != "SGD" or not sgd.get("nesterov"):
+    if kind(config, "optimizer") != "SGD" or not sgd.get("nesterov"):
         return None
     if sgd.get("momentum") and not sgd.get("dampening"):
         return None
@@ -132,7 +137,7 @@ def channels(config: Config) -> str | None:
 
 def network(config: Config) -> str | None:
     """A network that gives what the task needs."""
-    task, model = _kind(config, "task"), _kind(config, "model")
+    task, model = kind(config, "task"), kind(config, "model")
     if task == "DiffusionTask" and model in CLASSIFIERS:
         return f"task=ddpm needs a network that gives images, which {model} does not: choose model=unet_small"
     if task == "ClassificationTask" and model == "unet":
@@ -140,55 +145,15 @@ def network(config: Config) -> str | None:
     return None
 
 
-def generates(config: Config) -> str | None:
-    """Only a diffusion model is sampled."""
-    for group in ("sampler", "extractor"):
-        if _kind(config, "task") == "ClassificationTask" and get(config, group) is not None:
-            return f"{group}: images are generated with task=ddpm only; leave {group} out, or add task=ddpm"
-    return None
-
-
-def pixels(config: Config) -> str | None:
-    """Images are drawn in [-1, 1], so they are trained on in [-1, 1]."""
-    if _kind(config, "task") != "DiffusionTask":
+def gradient_scaler(config: Config) -> str | None:
+    """A gradient scaler has the gradients once."""
+    precision, wrap = get(config, "trainer.precision"), kind(config, "regularizer.wrap")
+    if str(precision) not in ("16-mixed", "16") or wrap not in CALL_TWICE:
         return None
-    for name in ("mean", "std"):
-        value = get(config, f"data.{name}")
-        if value is None or (isinstance(value, list) and any(v != 0.5 for v in value)):
-            return f"data.{name}={show(value)}: task=ddpm draws images in [-1, 1], so data.mean and data.std are [0.5]"
-    return None
-
-
-def sampling_steps(config: Config) -> str | None:
-    """No more steps than timesteps."""
-    steps, timesteps = get(config, "sampler.steps"), get(config, "task.noise.timesteps")
-    if not (is_number(steps) and is_number(timesteps)) or steps <= timesteps:
-        return None
-    return f"sampler.steps={steps}: there are task.noise.timesteps={timesteps}, so steps must be <= that"
-
-
-def beta_range(config: Config) -> str | None:
-    """From less noise to more."""
-    betas = get(config, "task.noise.beta_range")
-    if not isinstance(betas, list) or len(betas) != 2 or betas[0] <= betas[1]:
-        return None
-    return f"task.noise.beta_range={show(betas)}: the first must not be larger than the second"
+    return f"trainer.precision={precision}: SAM takes the gradients twice, its scaler once: use bf16-mixed or 32-true"
 
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
-    *(network, generates, pixels, sampling_steps, beta_range),
+    *(network, gradient_scaler, *GENERATION),
 )
-
-
-def get(config: Config, path: str) -> Any:
-    """The value at a path, None if there is none."""
-    node: Any = config
-    for part in path.split("."):
-        node = node.get(part) if isinstance(node, dict) else None
-    return node
-
-
-def _kind(config: Config, path: str) -> str:
-    """The name of a node's target, without its module."""
-    return str(get(config, f"{path}._target_")).rpartition(".")[2]

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from gvr_lightning.optim.wrapper import Wrapper
+
 _LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
 _BLOCKS = 2**17, 2**20  # in blocks that stay cached: for one thread; for more, larger, as every call waits for them all
 _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the first size beyond it
@@ -45,7 +47,7 @@ def agr_statistics(grads: Iterable[Tensor | None]) -> dict[str, Tensor]:
     """
     found = defaultdict(list)
     for g in _nontrivial(grads):
-        size = _whole(g).abs()
+        size = whole(g).abs()
         bucket = next(name for name, beyond in _BUCKETS.items() if g.numel() < beyond)
         found[bucket].append((1 / (size / size.amax()).float().sum(), g.numel()))  # NaN: all zero or non-finite
     statistics = {}
@@ -67,17 +69,18 @@ def _nontrivial(grads: Iterable[Tensor | None]) -> Iterator[Tensor]:
                 yield g
 
 
-def _whole(t: Tensor) -> Tensor:
-    return t.full_tensor() if hasattr(t, "full_tensor") else t  # DTensor: from all shards
+def whole(t: Tensor) -> Tensor:
+    """Of a DTensor what all its shards make together."""
+    return t.full_tensor() if hasattr(t, "full_tensor") else t
 
 
 def _together_(grads: list[Tensor]) -> None:
     sizes = [size.to(torch.promote_types(size.dtype, torch.float32)) for size in torch._foreach_abs(grads)]
     fused = sizes[0].is_cuda and not hasattr(sizes[0], "full_tensor")  # on a CPU the norm is slow and 2% wrong
-    totals = _whole(torch.stack(torch._foreach_norm(sizes, 1) if fused else [size.sum() for size in sizes]))
+    totals = whole(torch.stack(torch._foreach_norm(sizes, 1) if fused else [size.sum() for size in sizes]))
     if totals.is_cpu and totals.isinf().any():
         sizes = [size.double() for size in sizes]
-        totals = _whole(torch.stack([size.sum() for size in sizes]))
+        totals = whole(torch.stack([size.sum() for size in sizes]))
     totals = torch.where(totals > 0, totals, torch.inf)  # of zeros or NaN: with infinity the tensor stays as it is
     torch._foreach_clamp_max_(sizes, torch.finfo(sizes[0].dtype).max)  # inf / inf would be NaN
     torch._foreach_div_(sizes, totals.neg().unbind())  # not times 1 / sum, which overflows for a denormal sum
@@ -102,7 +105,7 @@ def _alone_(g: Tensor, buffer: Tensor) -> None:
         _together_([g])
 
 
-class AGR(Optimizer):
+class AGR(Wrapper):
     """Any optimizer, with AGR applied once to the gradients that a step uses. TypeError for anything else.
 
     `param_groups`, `state`, `state_dict()`, hooks and every other attribute are the wrapped optimizer's, so schedulers
@@ -115,7 +118,7 @@ class AGR(Optimizer):
     def __init__(self, optimizer: Optimizer) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"AGR wraps an instance of torch.optim.Optimizer, not {type(optimizer).__name__}")
-        self.base: Optimizer = optimizer.base if isinstance(optimizer, AGR) else optimizer  # AGR once, not twice
+        super().__init__(optimizer.base if isinstance(optimizer, AGR) else optimizer)  # AGR once, not twice
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Regularize, then update. With a closure, AGR follows every call of it: gradients exist only then."""
@@ -129,21 +132,8 @@ class AGR(Optimizer):
         agr_([p.grad for group in self.param_groups for p in group["params"]])
         return loss
 
-    def __getattr__(self, name: str) -> Any:
-        if name == "base" or name.startswith("__"):  # before __init__; or copy asks about the wrapper itself
-            raise AttributeError(name)
-        return getattr(self.base, name)
-
     def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
         return AGR, (self.base,)
 
     def __repr__(self) -> str:
         return f"AGR({self.base!r})"
-
-
-def _of_base(name: str) -> property:
-    return property(lambda self: getattr(self.base, name), lambda self, value: setattr(self.base, name, value))
-
-
-for _name in ["param_groups", "state", "defaults", *(n for n in vars(Optimizer) if n[0] != "_" and n != "step")]:
-    setattr(AGR, _name, _of_base(_name))  # what Optimizer has itself would not reach __getattr__

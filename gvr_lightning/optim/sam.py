@@ -8,11 +8,12 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gvr_lightning.optim.agr import AGR, _of_base, _whole
+from gvr_lightning.optim.agr import AGR, whole
+from gvr_lightning.optim.wrapper import Wrapper
 from gvr_lightning.variance import at_least_float32
 
 
-class SAM(Optimizer):
+class SAM(Wrapper):
     """Any optimizer, updating w by the gradients at w + e(w), which cost a second call of the closure.
 
     With g the gradients of all parameters together, e = rho g / (||g|| + eps): Foret et al., "Sharpness-Aware
@@ -49,7 +50,7 @@ class SAM(Optimizer):
         for name, value in {"rho": rho, "eps": eps}.items():
             if not 0 <= value < float("inf"):
                 raise ValueError(f"SAM: {name}={value} must be a finite number >= 0")
-        self.base: Optimizer = optimizer
+        super().__init__(optimizer)
         self.rho, self.adaptive, self.eps = rho, adaptive, eps
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -99,23 +100,14 @@ class SAM(Optimizer):
             size = size * at_least_float32(p).abs() if self.adaptive else size
             wide = torch.float32 if size.device.type == "mps" else torch.float64
             norms[type(size), size.device].append(torch.linalg.vector_norm(size, dtype=wide))
-        totals = [_whole(torch.linalg.vector_norm(torch.stack(alike))) for alike in norms.values()]
+        totals = [whole(torch.linalg.vector_norm(torch.stack(alike))) for alike in norms.values()]
         return torch.linalg.vector_norm(torch.stack([total.to(totals[0].device) for total in totals]))
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "base" or name.startswith("__"):  # before __init__; or copy asks about the wrapper itself
-            raise AttributeError(name)
-        return getattr(self.base, name)
 
     def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
         return SAM, (self.base, self.rho, self.adaptive, self.eps)
 
     def __repr__(self) -> str:
         return f"SAM({self.base!r}, rho={self.rho}, adaptive={self.adaptive})"
-
-
-for _name in ["param_groups", "state", "defaults", *(n for n in vars(Optimizer) if n[0] != "_" and n != "step")]:
-    setattr(SAM, _name, _of_base(_name))  # what Optimizer has itself would not reach __getattr__
 
 
 def sam_agr(optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12) -> SAM:

@@ -4,7 +4,6 @@ The order of an update is fixed: backward (over the micro-batches) -> unscale ->
 zero. Everything up to the gradients happens in one closure, so that an optimizer may call it, wrap it or call it twice.
 """
 
-import math
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,22 +11,20 @@ from functools import partial
 from typing import Any
 
 import torch
-from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gvr_lightning.data.batch import Batch
 from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.errors import UserError
-from gvr_lightning.loggers import rows_written
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.penalty import Penalty, RegularizedLoss
 from gvr_lightning.scopes import frozen_statistics
-from gvr_lightning.tasks.finite import NonFinite, is_finite, not_finite
-from gvr_lightning.tasks.means import RunningMeans
+from gvr_lightning.tasks.finite import is_finite, not_finite
+from gvr_lightning.tasks.recording import RecordingTask
 
 
-class BaseTask(LightningModule):
+class BaseTask(RecordingTask):
     """Regularized training by manual optimization; a subclass says what the loss is and what is measured.
 
     Args:
@@ -54,7 +51,6 @@ class BaseTask(LightningModule):
     kind: str  # the task's name in summary.json
     monitor: str  # the metric that decides which checkpoint is the best
     mode: str  # whether its "max" or "min" is
-    config: dict[str, Any] | None = None  # what made the run, kept in its checkpoints
 
     def __init__(
         self,
@@ -73,7 +69,7 @@ class BaseTask(LightningModule):
         seed: int = 0,
         num_classes: int = 0,
     ) -> None:
-        super().__init__()
+        super().__init__(non_finite, max_skipped)
         if clip_norm is not None and clip_value is not None:
             raise UserError("task.clip_norm and task.clip_value exclude each other: set one of them to null")
         if compile and penalty.double_backward:
@@ -88,10 +84,7 @@ class BaseTask(LightningModule):
         model.to(memory_format=self.memory_format)
         if compile:
             model.compile_backbone()  # type: ignore[operator]
-        self.means, self.non_finite = RunningMeans(), NonFinite(non_finite, max_skipped)
-        self._skipped_now = False
-        self.row: dict[str, float] = {}  # this epoch's line of metrics.csv, as it grows
-        self.last_row: dict[str, float] = {}  # the one before
+        self.skipped_now = False  # whether this update is
 
     def examples(self, batch: Batch) -> Batch:
         """What the network gets and is to give: the images and labels themselves, if a subclass does not say else."""
@@ -100,10 +93,6 @@ class BaseTask(LightningModule):
     @abstractmethod
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
         """The loss of one view, a scalar."""
-
-    @abstractmethod
-    def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
-        """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""
 
     def configure_optimizers(self) -> Any:
         """The optimizer, wrapped, and its schedule; Lightning keeps their state in the checkpoints."""
@@ -123,6 +112,7 @@ class BaseTask(LightningModule):
         parts = [self.examples(part) for part in batch.divided()]
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
         self.non_finite.remember(self.model)
+        self.skipped_now = False
 
         def closure() -> Tensor:
             # BatchNorm's running statistics move in the first call only: SAM makes another, with other weights
@@ -145,12 +135,13 @@ class BaseTask(LightningModule):
             return total
 
         optimizer.step(closure=closure)
-        self._step_schedule("step")
+        self.step_schedule("step")
         optimizer.zero_grad()
         for part in parts:
             self.penalty.after_step(self.model, part.views)
         getattr(self.trainer.strategy, "reshard", int)()  # of FSDP, after a pass without a backward pass
-        self._record(first)
+        if not self.skipped_now:
+            self.record(first)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Look whether it is finite, and clip: called after the closure (and after unscaling), before the update.
@@ -160,80 +151,19 @@ class BaseTask(LightningModule):
         look = self.device.type == "cpu" or self.non_finite.skips
         if look and self.trainer.scaler is None and not is_finite(self.model.parameters()):
             self.non_finite.skip(self.model, not_finite(self._loss, self.trainer))
-            self._skipped_now = True
+            self.skipped_now = True
             return
         if self.clip_norm is not None:
             self.clip_gradients(optimizer, self.clip_norm, "norm")
         if self.clip_value is not None:
             self.clip_gradients(optimizer, self.clip_value, "value")
 
-    def on_train_epoch_end(self) -> None:
-        """The epoch's means to every logger, in one row with what validation measured."""
-        optimizer: Any = self.optimizers()
-        train = {f"train/{name}": value for name, value in self._compute(self.means).items()}
-        if self.non_finite.skips:
-            train["train/skipped"] = float(self.non_finite.skipped)
-        self.log_dict(train, logger=False)  # for callbacks that monitor them
-        self.row |= {"epoch": self.current_epoch, "lr": optimizer.param_groups[0]["lr"], **train}
-        self._step_schedule("epoch")
-        self._log(self.row)
-        self.last_row, self.row = self.row, {}
-        self.means.reset()
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
-        checkpoint["epoch_means"], checkpoint["skipped"] = self.means.state_dict(), self.non_finite.skipped
-        checkpoint["last_row"], checkpoint["config"] = self.last_row, self.config
-        checkpoint["metrics_rows"] = rows_written(self.loggers)
-
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take them up again."""
-        self.means.load_state_dict(checkpoint["epoch_means"], self.device)
-        self.last_row, self.non_finite.skipped = checkpoint["last_row"], checkpoint["skipped"]
-
     def as_input(self, images: Tensor) -> Tensor:
         """Images in the network's memory format, and in its precision where that is not mixed."""
         dtype = next(self.model.parameters()).dtype
         return images.to(dtype=dtype, memory_format=self.memory_format)
 
-    def _step_schedule(self, interval: str) -> None:
-        for config in self.trainer.lr_scheduler_configs:
-            if config.interval == interval:
-                config.scheduler.step()  # type: ignore[call-arg]
-
     def _synchronised(self, last: bool) -> Any:
         """Whether this backward pass is the one that averages the gradients over the processes."""
         strategy: Any = self.trainer.strategy
         return nullcontext() if last or self.trainer.world_size == 1 else strategy.block_backward_sync()
-
-    @torch.no_grad()
-    def _record(self, parts: list[tuple[Batch, RegularizedLoss]]) -> None:
-        if self._skipped_now:  # nothing of it counts
-            self._skipped_now = False
-            return
-        this_step = RunningMeans()
-        for batch, loss in parts:
-            values = {
-                "loss": torch.stack(loss.losses).mean(),
-                "penalty": loss.penalty.detach(),
-                "weighted": loss.weighted.detach(),
-                "total": loss.total.detach(),
-                **self.measure(batch, loss),
-            }
-            for means in (self.means, this_step):
-                means.add(values, batch.total)
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
-            now = self._compute(this_step)
-            self._log({"epoch": self.current_epoch, "step/loss": now["loss"], "step/penalty": now["penalty"]})
-
-    def _compute(self, means: RunningMeans) -> dict[str, float]:
-        """The means, with the penalty's share of the total; values are read here, so a GPU waits, and looks at them."""
-        found = means.compute()
-        if any(not math.isfinite(found.get(name, 0.0)) for name in ("loss", "total")):
-            raise not_finite(self._loss, self.trainer)
-        weighted, total = found.pop("weighted", 0.0), found.pop("total", 0.0)
-        return {**found, "penalty_share": weighted / total if total else 0.0}
-
-    def _log(self, row: dict[str, float]) -> None:
-        for logger in self.loggers:
-            logger.log_metrics(row, step=self.global_step)

@@ -1,0 +1,50 @@
+"""Settings of image generation that exclude or need each other."""
+
+from gvr_lightning.config.lookup import Config, get, kind
+from gvr_lightning.config.rules import is_number
+from gvr_lightning.config.wording import show
+
+
+def class_logits(config: Config) -> str | None:
+    """Distributions over classes are compared only where there are classes."""
+    if kind(config, "task") != "DiffusionTask" or kind(config, "regularizer.penalty") != "Consistency":
+        return None
+    return "task=ddpm: regularizer=consistency compares probabilities of classes, and the network gives images"
+
+
+def generates(config: Config) -> str | None:
+    """Only a diffusion model is sampled."""
+    for group in ("sampler", "extractor"):
+        if kind(config, "task") == "ClassificationTask" and get(config, group) is not None:
+            return f"{group}: images are generated with task=ddpm only; leave {group} out, or add task=ddpm"
+    return None
+
+
+def pixels(config: Config) -> str | None:
+    """Images are drawn in [-1, 1], so they are trained on in [-1, 1]."""
+    if kind(config, "task") != "DiffusionTask":
+        return None
+    for name in ("mean", "std"):
+        value = get(config, f"data.{name}")
+        if value is None or (isinstance(value, list) and any(v != 0.5 for v in value)):
+            return f"data.{name}={show(value)}: task=ddpm draws images in [-1, 1], so data.mean and data.std are [0.5]"
+    return None
+
+
+def sampling_steps(config: Config) -> str | None:
+    """No more steps than timesteps."""
+    steps, timesteps = get(config, "sampler.steps"), get(config, "task.noise.timesteps")
+    if not (is_number(steps) and is_number(timesteps)) or steps <= timesteps:
+        return None
+    return f"sampler.steps={steps}: there are task.noise.timesteps={timesteps}, so steps must be <= that"
+
+
+def beta_range(config: Config) -> str | None:
+    """From less noise to more."""
+    betas = get(config, "task.noise.beta_range")
+    if not isinstance(betas, list) or len(betas) != 2 or betas[0] <= betas[1]:
+        return None
+    return f"task.noise.beta_range={show(betas)}: the first must not be larger than the second"
+
+
+GENERATION = (class_logits, generates, pixels, sampling_steps, beta_range)

@@ -1,0 +1,101 @@
+"""What a task measures while it trains: means over the epoch, its row of figures, and what a resume needs of them."""
+
+import math
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+from gvr_lightning.data.batch import Batch
+from gvr_lightning.loggers import rows_written
+from gvr_lightning.penalty import RegularizedLoss
+from gvr_lightning.tasks.finite import NonFinite, not_finite
+from gvr_lightning.tasks.means import RunningMeans
+
+
+class RecordingTask(LightningModule):
+    """The figures of training; a subclass computes what they are of.
+
+    Args:
+        non_finite: whether to "stop" at an update whose gradient is not finite, or to "skip" it.
+        max_skipped: updates of a run that may be skipped.
+    """
+
+    config: dict[str, Any] | None = None  # what made the run, kept in its checkpoints
+
+    def __init__(self, non_finite: str = "stop", max_skipped: int = 100) -> None:
+        super().__init__()
+        self.means, self.non_finite = RunningMeans(), NonFinite(non_finite, max_skipped)
+        self.row: dict[str, float] = {}  # this epoch's line of metrics.csv, as it grows
+        self.last_row: dict[str, float] = {}  # the one before
+        self._loss: RegularizedLoss  # of the last pass, to tell of it where it is not finite
+
+    @abstractmethod
+    def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
+        """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""
+
+    def step_schedule(self, interval: str) -> None:
+        """Step the schedules that count in "step" or "epoch"."""
+        for config in self.trainer.lr_scheduler_configs:
+            if config.interval == interval:
+                config.scheduler.step()  # type: ignore[call-arg]
+
+    @torch.no_grad()
+    def record(self, parts: list[tuple[Batch, RegularizedLoss]]) -> None:
+        """Add an update's figures to the epoch's, and log them where it is time.
+
+        Args:
+            parts: the micro-batches, and what the penalty returned for each.
+        """
+        this_step = RunningMeans()
+        for batch, loss in parts:
+            values = {
+                "loss": torch.stack(loss.losses).mean(),
+                "penalty": loss.penalty.detach(),
+                "weighted": loss.weighted.detach(),
+                "total": loss.total.detach(),
+                **self.measure(batch, loss),
+            }
+            for means in (self.means, this_step):
+                means.add(values, batch.total)
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            now = self._compute(this_step)
+            self._log({"epoch": self.current_epoch, "step/loss": now["loss"], "step/penalty": now["penalty"]})
+
+    def on_train_epoch_end(self) -> None:
+        """The epoch's means to every logger, in one row with what validation measured."""
+        optimizer: Any = self.optimizers()
+        train = {f"train/{name}": value for name, value in self._compute(self.means).items()}
+        if self.non_finite.skips:
+            train["train/skipped"] = float(self.non_finite.skipped)
+        self.log_dict(train, logger=False)  # for callbacks that monitor them
+        self.row |= {"epoch": self.current_epoch, "lr": optimizer.param_groups[0]["lr"], **train}
+        self.step_schedule("epoch")
+        self._log(self.row)
+        self.last_row, self.row = self.row, {}
+        self.means.reset()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
+        checkpoint["epoch_means"], checkpoint["skipped"] = self.means.state_dict(), self.non_finite.skipped
+        checkpoint["last_row"], checkpoint["config"] = self.last_row, self.config
+        checkpoint["metrics_rows"] = rows_written(self.loggers)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take them up again."""
+        self.means.load_state_dict(checkpoint["epoch_means"], self.device)
+        self.last_row, self.non_finite.skipped = checkpoint["last_row"], checkpoint["skipped"]
+
+    def _compute(self, means: RunningMeans) -> dict[str, float]:
+        """The means, with the penalty's share of the total; values are read here, so a GPU waits, and looks at them."""
+        found = means.compute()
+        if any(not math.isfinite(found.get(name, 0.0)) for name in ("loss", "total")):
+            raise not_finite(self._loss, self.trainer)
+        weighted, total = found.pop("weighted", 0.0), found.pop("total", 0.0)
+        return {**found, "penalty_share": weighted / total if total else 0.0}
+
+    def _log(self, row: dict[str, float]) -> None:
+        for logger in self.loggers:
+            logger.log_metrics(row, step=self.global_step)
