@@ -90,8 +90,6 @@ def compiled(config: Config) -> str | None:
     penalty = kind(config, "regularizer.penalty")
     inner = layers in (None, "head", "last_stage")
     twice = penalty == "PublishedGradientVariance" or (penalty in VARIANCE and not inner)
-        penalty in VARIANCE and layers not in (None, "head", "last_stage")
-    )
     if not get(config, "task.compile") or not twice:
         return None
     which = f"regularizer.penalty.layers={show(layers)}" if layers is not None else "regularizer=gvr_published"
