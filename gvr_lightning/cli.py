@@ -90,9 +90,12 @@ def _job(cfg: DictConfig) -> Any:
     try:
         summary = train(cfg, folder, place)
     except Interrupted as stop:
-        print(f"interrupted; continue with resume={folder}", file=sys.stderr)
+        if place is None or place.rank == 0:
+            print(f"interrupted; continue with resume={folder}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except Exception as error:
+        if place is not None and place.rank > 0 and isinstance(error, UserError):
+            sys.exit(2)  # the first process says it
         status = _tell(error, folder)
         if of_hydra.mode == RunMode.MULTIRUN:
             return None  # the sweep goes on; how its jobs ended is told at its end
@@ -110,7 +113,7 @@ def _tell(error: Exception, folder: Path) -> int:
     """Say what went wrong, a mistake in one line; the exit status."""
     if isinstance(error, UserError):
         return _complain(error, 2)
-    kept = (folder / "checkpoints" / "last.ckpt").exists()
+    kept = (folder / "checkpoints" / "last.ckpt").exists()  # not in the temporary folder of other processes
     hint = f"; continue with resume={folder}" if kept else ""
     if isinstance(error, TrainingError):
         return _complain(f"{error}{'' if 'resume=' in str(error) else hint}", 1)

@@ -17,7 +17,7 @@ def gram_is_cheaper(rows: int, classes: int, features: int, processes: int = 1, 
     """Whether inner products beat the (C, D) matrix, by operations and bytes sent a process.
 
     Args:
-        rows: of one view, those of all processes together.
+        rows: of one view, as many as all processes together may have.
         classes: C.
         features: D.
         processes: that share the rows.

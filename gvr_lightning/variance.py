@@ -82,7 +82,8 @@ def last_layer_variance(
     with torch.autocast(losses[0].device.type, enabled=False):
         d = [at_least_float32(torch.autograd.grad(loss, z, create_graph=True)[0]) for loss, z in _zip(losses, logits)]
         h = [at_least_float32(f) for f in features]
-        rows = share.total if share else max(len(z) for z in logits)
+        # as many as are sent: every process sends as many as any may have
+        rows = share.most * processes if share else max(len(z) for z in logits)
         pairs = list(combinations(range(len(d)), 2))
         if gram_is_cheaper(rows, d[0].shape[1], h[0].shape[1], processes, len(d)):
             distances = [gram_distance((d[u], d[v]), (h[u], h[v]), bias, share) for u, v in pairs]

@@ -33,7 +33,7 @@ def assert_equal_rows(one: Path, many: Path, rounding: float = 1e-12) -> None:
         for name in a:
             if a[name] and not name.startswith(NOT_COMPARED):
                 ours = name.startswith("step/") or name in ("train/loss", "train/penalty")
-                expected = pytest.approx(float(a[name]), rel=rounding if ours else max(rounding, ROUNDING), abs=1e-14)
+                expected = pytest.approx(float(a[name]), rel=rounding if ours or not rounding else max(rounding, ROUNDING), abs=1e-14)
                 assert float(b[name]) == expected, (name, a["step"])
 
 

@@ -118,6 +118,18 @@ def test_a_run_goes_on_with_another_number_of_processes(two: Pool, tmp_path: Pat
     assert one.keys() == many.keys() and all(torch.allclose(one[n], many[n], rtol=1e-10, atol=1e-13) for n in one)
 
 
+@pytest.mark.parametrize("strategy", [[], ["trainer=fsdp", "trainer.accelerator=cpu"]], ids=["ddp", "fsdp"])
+def test_statistics_that_are_not_shared_survive_a_resume(two: Pool, tmp_path: Path, strategy: list[str]) -> None:
+    model = ["model=resnet20", "model.widths=[4,4,8]", "model.blocks=1", "scheduler=constant"]
+    overrides = [*model, "trainer.log_every_n_steps=1", "data.val_fraction=0.2", *strategy, "trainer.devices=2"]
+    two(batchnorm_run, tmp_path / "one", [*overrides, "epochs=3"])
+    two(batchnorm_run, tmp_path / "two", [*overrides, "epochs=1"])
+    two(batchnorm_run, tmp_path / "two", [*overrides, "epochs=3", f"resume='{tmp_path / 'two'}'"])
+    assert_equal_rows(tmp_path / "one", tmp_path / "two", rounding=0)
+    one, many = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert all(torch.equal(one[n], many[n]) for n in one)
+
+
 def network(seed: int = 0) -> nn.Module:
     torch.manual_seed(seed)
     model = nn.Module()

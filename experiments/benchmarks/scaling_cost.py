@@ -108,9 +108,9 @@ def penalty(network: Network, variant: Variant, batch: int, processes: int, gram
         return []
     c, d = network.classes, network.features
     rows = variant.subset or math.ceil(batch / (1 + variant.halves))
-    if gram_is_cheaper(rows, c, d, processes) if gram is None else gram:
-        most = 2 * min(rows, -(-batch // processes))  # of both views, on one process
-        return [Sent("all_gather", FLOAT * processes * most * (c + d + 1))]
+    most = min(rows, -(-batch // processes))  # of a view, on one process
+    if gram_is_cheaper(processes * most, c, d, processes) if gram is None else gram:
+        return [Sent("all_gather", FLOAT * processes * 2 * most * (c + d + 1))]
     return [Sent("all_reduce", FLOAT * (c * d + c))]
 
 
@@ -126,14 +126,14 @@ def shards(network: Network, variant: Variant, processes: int, looks: bool = Fal
 
     Args:
         network: of three parts, each a unit.
-        variant: the weights behind an input without gradient are gathered once, the others for every pass.
+        variant: weights are gathered once for all its passes.
         processes: how many.
         looks: whether it is looked at every step whether gradients are finite: on a CPU, or to skip such updates.
     """
     sent = []
-    for part, shapes in enumerate(network.shapes):
+    for shapes in network.shapes:
         whole = FLOAT * sum(-(-s[0] // processes) * processes * s[1:].numel() for s in shapes)
-        gathers = (1 if part == 0 else variant.passes) * variant.calls + variant.after
+        gathers = variant.calls + variant.after
         sent += [Sent("all_gather", whole)] * gathers + [Sent("reduce_scatter", whole)] * variant.calls
     sent += [Sent("all_reduce", FLOAT * network.tensors)] * (variant.agr + looks * variant.calls)
     return sent + [Sent("all_reduce", 2 * FLOAT * network.tensors)] * (variant.calls - 1)  # SAM's norm, in float64
@@ -205,13 +205,15 @@ def memory(network: Network) -> None:
     """The table of what a process keeps: weights, gradients, optimizer state (SGD with momentum), no activations."""
     whole, largest = FLOAT * network.numel() / 1e6, FLOAT * max(network.numel(part) for part in range(3)) / 1e6
     matrix = FLOAT * network.classes * network.features / 1e6
-    print(
-        "| MB a process | DDP |" + "".join(f" FSDP2, {w:,} GPUs |" for w in GPUS) + "\n|---|---|" + "---|" * len(GPUS)
-    )
-    print(f"| between steps | {3 * whole:.0f} | " + " | ".join(f"{2 * whole / w:.0f}" for w in GPUS) + " |")
-    peaks = " | ".join(f"{2 * whole + 3 * whole / w + largest:.0f}" for w in GPUS)
-    print(f"| at the end of the backward pass, two views | {4 * whole:.0f} | {peaks} |")
-    print("| a dense penalty, in passing |" + f" {8 * matrix:.0f} |" * (1 + len(GPUS)))
+    sizes = {
+        "between steps": [3 * whole, *(2 * whole / w for w in GPUS)],
+        "at the end of the backward pass, two views": [4 * whole, *(2 * whole + 3 * whole / w + largest for w in GPUS)],
+        "a dense penalty, in passing": [8 * matrix] * (1 + len(GPUS)),
+    }
+    print("| MB a process | DDP |" + "".join(f" FSDP2, {w:,} GPUs |" for w in GPUS))
+    print("|---|---|" + "---|" * len(GPUS))
+    for title, row in sizes.items():
+        print(f"| {title} |" + "".join(f" {mb:,.{int(mb < 10)}f} |" for mb in row))
 
 
 def main() -> None:

@@ -34,9 +34,11 @@ def external_place() -> Place | None:
         from lightning.pytorch.plugins.environments import SLURMEnvironment
 
         processes, nodes = int(env["SLURM_STEP_NUM_TASKS"]), int(env["SLURM_STEP_NUM_NODES"])
-        slurm = SLURMEnvironment()
+        nodelist = env.get("SLURM_STEP_NODELIST") or env["SLURM_NODELIST"]
+        address = SLURMEnvironment.resolve_root_node_address(nodelist)
+        port = int(env.get("MASTER_PORT") or 15_000 + int(env["SLURM_JOB_ID"]) % 10_000)  # as Lightning's
         rank, local = int(env["SLURM_PROCID"]), int(env["SLURM_LOCALID"])
-        place = Place(rank, processes, local, processes // nodes, slurm.main_address, slurm.main_port)
+        place = Place(rank, processes, local, processes // nodes, address, port)
     else:
         return None
     return place if place.processes > 1 else None

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.trainer.states import TrainerFn
@@ -20,11 +21,38 @@ from torch.optim import Optimizer
 from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm
 
 
-class DataParallel(DDPStrategy):
-    """DDP: every process has the whole model.
+class OneStatistics(DDPStrategy):
+    """Every step of training and validation starts with the first process's running statistics of BatchNorm.
 
-    Buffers are sent from the first process before every forward pass only where they differ: BatchNorm's running
-    statistics, if the processes do not share theirs (``trainer.sync_batchnorm``).
+    Where the processes do not share them anyway (``trainer.sync_batchnorm``). A checkpoint holds the first's, so a run
+    that goes on from one has what an undisturbed one has. (DDP's own way does not work under manual optimization:
+    Lightning keeps DDP from preparing a backward pass, and with that from sending buffers in the next forward pass.)
+    """
+
+    def training_step(self, *arguments: Any, **named: Any) -> Any:
+        """Share, then train."""
+        self._share_statistics()
+        return super().training_step(*arguments, **named)
+
+    def validation_step(self, *arguments: Any, **named: Any) -> Any:
+        """Share, then validate."""
+        self._share_statistics()
+        return super().validation_step(*arguments, **named)
+
+    @torch.no_grad()
+    def _share_statistics(self) -> None:
+        assert self.lightning_module is not None
+        own = [m for m in self.lightning_module.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+        buffers = [b for m in own if not isinstance(m, SyncBatchNorm) for b in (m.running_mean, m.running_var)]
+        if buffers:
+            flat = torch.cat(buffers)  # type: ignore[arg-type]
+            dist.broadcast(flat, 0)
+            for buffer, first in zip(buffers, flat.split([b.numel() for b in buffers]), strict=True):  # type: ignore[union-attr]
+                buffer.copy_(first)  # type: ignore[union-attr]
+
+
+class DataParallel(OneStatistics):
+    """DDP: every process has the whole model.
 
     Args:
         find_unused_parameters: for networks whose loss does not reach all parameters.
@@ -37,13 +65,12 @@ class DataParallel(DDPStrategy):
         super().__init__(find_unused_parameters=find_unused_parameters, **buckets, **options)
 
     def _setup_model(self, model: nn.Module) -> Any:
-        own = [m for m in model.modules() if isinstance(m, _BatchNorm) and not isinstance(m, SyncBatchNorm)]
         newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14's name
-        self._ddp_kwargs.setdefault("forward_sync_buffers" if newer else "broadcast_buffers", bool(own))
+        self._ddp_kwargs["forward_sync_buffers" if newer else "broadcast_buffers"] = False
         return super()._setup_model(model)
 
 
-class FullySharded(DDPStrategy):
+class FullySharded(OneStatistics):
     """FSDP2: gradients and optimizer state are divided among the processes, and weights between the steps.
 
     A network's parts (early, last stage, head) are its units. Their weights stay together from the forward pass until
@@ -71,6 +98,13 @@ class FullySharded(DDPStrategy):
             for part in (network.backbone.early, network.backbone.last_stage, network.head):
                 if any(p.numel() for p in part.parameters()):
                     fully_shard(part, mesh=mesh, reshard_after_forward=stays)
+
+    def backward(self, *arguments: Any, **named: Any) -> Tensor:
+        """Divide the weights when all views are done, not after each: they would be gathered again for the next."""
+        with self._set(sync=getattr(self, "_flags", (True, True))[0], reshard=False):
+            loss = super().backward(*arguments, **named)
+        self.reshard()
+        return loss
 
     @contextmanager
     def block_backward_sync(self) -> Iterator[None]:
