@@ -1,4 +1,8 @@
-"""Exceptions that the command line prints as one line."""
+"""Exceptions that the command line prints as one line, and the signals behind one of them."""
+
+import signal
+
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # signals that ask a run to save and end
 
 
 class UserError(Exception):
@@ -13,7 +17,7 @@ class TrainingError(Exception):
 
 
 class Interrupted(BaseException):
-    """Ctrl-C or SIGTERM; exit status 128 + signal number."""
+    """Ctrl-C, SIGTERM or SIGUSR1; exit status 128 + signal number."""
 
     def __init__(self, signum: int) -> None:
         super().__init__(signum)

@@ -62,7 +62,7 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logg
     if isinstance(strategy, FullySharded) and node["precision"] in ("16-mixed", "16"):
         raise UserError(f"trainer.precision={node['precision']}: with trainer=fsdp use bf16-mixed or 32-true")
     # else every new tensor is filled before use, a debugging aid that takes a tenth of an epoch
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     own = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
     own |= {"callbacks": callbacks, "logger": loggers, "plugins": plugins, "strategy": strategy}
     return make(node, "trainer", **own)

@@ -1,6 +1,7 @@
 """One run: build, fit, test, summary."""
 
 import logging
+import sys
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from gvr_lightning.processes import build_trainer
 from gvr_lightning.summary import SUMMARY, origin, read_summary, write_failure, write_summary
 from gvr_lightning.tasks.base import BaseTask
 
+ALL = sys.maxsize  # rows of metrics.csv, where a checkpoint of an earlier version does not say how many
 SILENCED = (
     ".*smaller than the logging interval.*",  # a short epoch has its own row
     "Total length of .* across ranks is zero.*",  # a run without a validation part
@@ -103,7 +105,7 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-        written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", 0)}
+        written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", ALL if path else 0)}
         loggers = instantiate(cfg.logger)(folder, **written)
     trainer = build_trainer(cfg, folder, callbacks, loggers)
     trainer.precision_plugin.convert_module(task)  # before a checkpoint is loaded: Lightning would round it to float32

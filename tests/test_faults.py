@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from equality import assert_equal_rows
+from equality import assert_equal_rows, rows
 from runs import TINY, TINY_CNN, TINY_DDPM, tiny_run, weights
 from test_task import data, fit, task
 from torch import Tensor
@@ -228,3 +228,14 @@ def test_a_failed_start_leaves_a_summary(tmp_path: Path, monkeypatch: pytest.Mon
         tiny_run(tmp_path)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "failed" and summary["error"] == "nothing there" and summary["seed"] == 0
+
+
+def test_a_checkpoint_of_an_earlier_version_keeps_the_metrics(tmp_path: Path) -> None:
+    tiny_run(tmp_path)
+    before = rows(tmp_path)
+    path = tmp_path / "checkpoints" / "last.ckpt"
+    checkpoint = load_checkpoint(path)
+    del checkpoint["metrics_rows"], checkpoint["skipped"]
+    torch.save(checkpoint, path)
+    tiny_run(tmp_path, f"resume={tmp_path}", "epochs=3")
+    assert rows(tmp_path)[: len(before)] == before and len(rows(tmp_path)) == len(before) + 2

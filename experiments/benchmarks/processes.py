@@ -85,7 +85,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=5000, help="of the epoch that is saved at its end")
     arguments = parser.parse_args()
     quiet()
-    torch.utils.deterministic.fill_uninitialized_memory = False  # as runs have it
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     data = images(arguments.images)
     with tempfile.TemporaryDirectory() as scratch:
         jobs = {

@@ -11,9 +11,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from gvr_lightning.callbacks.checkpoints import Checkpoints
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.distributed.shards import rank_and_size
-from gvr_lightning.errors import Interrupted
-
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+from gvr_lightning.errors import STOPPING, Interrupted
 
 
 class Interruption(Callback):
@@ -34,7 +32,7 @@ class Interruption(Callback):
 
     def __enter__(self) -> "Interruption":
         if threading.current_thread() is threading.main_thread():
-            self._before = {s: signal.getsignal(s) for s in SIGNALS}
+            self._before = {s: signal.getsignal(s) for s in STOPPING}
             self._install()
         return self
 

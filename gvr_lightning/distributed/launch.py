@@ -21,10 +21,9 @@ import torch.distributed as dist
 
 from gvr_lightning.distributed.external import LOCALHOST, Place
 from gvr_lightning.distributed.place import join
-from gvr_lightning.errors import Interrupted, TrainingError, UserError
+from gvr_lightning.errors import STOPPING, Interrupted, TrainingError, UserError
 
 GRACE = 10.0  # seconds that the others have to end by themselves once one has failed
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 @dataclass
@@ -69,6 +68,7 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int
     finally:
         for worker in workers:
             worker.kill()
+            worker.join()
         if not own_threads:
             del os.environ["OMP_NUM_THREADS"]
     if failures:
@@ -111,7 +111,7 @@ def _forward(workers: list[Any]) -> dict[int, Any]:
             if worker.is_alive():
                 os.kill(worker.pid, signum)
 
-    return {signum: signal.signal(signum, receive) for signum in SIGNALS}
+    return {signum: signal.signal(signum, receive) for signum in STOPPING}
 
 
 def _failure(rank: int, exitcode: int, report: Connection) -> Failure | None:
@@ -121,7 +121,7 @@ def _failure(rank: int, exitcode: int, report: Connection) -> Failure | None:
         pass
     if exitcode == 0:
         return None
-    if -exitcode in SIGNALS:  # before it could catch them
+    if -exitcode in STOPPING:  # before it could catch them
         return Failure(rank, Interrupted(-exitcode))
     how = f"was killed ({signal.Signals(-exitcode).name})" if exitcode < 0 else f"ended with status {exitcode}"
     hint = ": out of memory, perhaps" if exitcode == -signal.SIGKILL else ""

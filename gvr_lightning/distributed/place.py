@@ -31,9 +31,8 @@ def join(place: Place, backend: str) -> None:
     store = dist.TCPStore(place.address, place.port, place.processes, serves, wait_for_workers=False)
     named = dist.PrefixStore(f"gvr/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     dist.init_process_group(backend, store=named, rank=place.rank, world_size=place.processes)
-    _Control.group = dist.new_group(
-        backend="gloo", timeout=timedelta(days=1)
-    )  # as long as decoding a data set may take
+    longest = timedelta(days=1)  # that decoding a data set may take
+    _Control.group = dist.new_group(backend="gloo", timeout=longest)
 
 
 class _Control:

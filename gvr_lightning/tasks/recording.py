@@ -86,7 +86,7 @@ class RecordingTask(LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
         self.means.load_state_dict(checkpoint["epoch_means"], self.device)
-        self.last_row, self.non_finite.skipped = checkpoint["last_row"], checkpoint["skipped"]
+        self.last_row, self.non_finite.skipped = checkpoint["last_row"], checkpoint.get("skipped", 0)
 
     def _compute(self, means: RunningMeans) -> dict[str, float]:
         """The means, with the penalty's share of the total; values are read here, so a GPU waits, and looks at them."""
