@@ -40,6 +40,7 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
         views=cfg.regularizer.views,
         batch_size=cfg.batch_size,
         seed=cfg.seed,
+        label_noise=make(cfg.label_noise, "label_noise"),
         **options,
     )
     data.setup()

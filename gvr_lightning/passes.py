@@ -25,6 +25,7 @@ class Pass:
     features: Tensor | None = None  # what enters the head
     entering: View | None = None  # what enters the last stage
     share: Share | None = None  # which part of the pass's rows is here; None: all of them
+    index: Tensor | None = None  # which of the batch's rows these are; None: all, in order
 
     @property
     def processes(self) -> int:
@@ -40,7 +41,7 @@ class Pass:
         """The same pass for some samples."""
         tensors = (self.logits, self.target, self.features, self.entering)
         kept = (None if t is None else take(t, index) for t in tensors)
-        return Pass(*kept, share=share)  # type: ignore[arg-type, misc]
+        return Pass(*kept, share=share, index=index)  # type: ignore[arg-type, misc]
 
     def loss(self, criterion: Criterion, logits: Tensor | None = None) -> Tensor:
         """The weighted loss of these rows, a mean over them.

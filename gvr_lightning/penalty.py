@@ -16,7 +16,7 @@ Target = Tensor | Sequence[Tensor]  # of all views, or one for each
 
 @dataclass
 class RegularizedLoss:
-    """What a penalty returns: V scalar losses, the penalty before alpha, and each view's logits and targets.
+    """What a penalty returns: V scalar losses, the penalty before alpha, and each view's logits, targets and rows.
 
     Of several processes each has losses and a penalty whose means over the processes are those of the global batch,
     and ``weights``, which make means over a view's rows here such that theirs are, too.
@@ -28,12 +28,13 @@ class RegularizedLoss:
     logits: list[Tensor]
     targets: list[Tensor]
     weights: list[float]
+    rows: list[Tensor | None]  # of the batch, that a view's logits are of; None: all, in order
 
     @classmethod
     def of(cls, passes: Sequence[Pass], losses: list[Tensor], penalty: Tensor, alpha: float) -> "RegularizedLoss":
         """From the views' passes through the network."""
-        logits, targets, weights = zip(*((p.logits, p.target, p.weight) for p in passes), strict=True)
-        return cls(losses, penalty, alpha, list(logits), list(targets), list(weights))
+        logits, targets, weights, rows = zip(*((p.logits, p.target, p.weight, p.index) for p in passes), strict=True)
+        return cls(losses, penalty, alpha, list(logits), list(targets), list(weights), list(rows))
 
     @property
     def weighted(self) -> Tensor:

@@ -5,13 +5,14 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override
 
+from gvr_lightning.config.folder import group_options
 from gvr_lightning.config.groups import OPTIONAL
 from gvr_lightning.config.overrides import SIGNS
 from gvr_lightning.config.signatures import signature
 from gvr_lightning.config.wording import nearest, show
 from gvr_lightning.errors import UserError
 
-FREE = ("model.options",)  # what is below is not ours to know
+FREE = ("model.options", "label_noise.map")  # what is below is not ours to know
 
 Tree = dict[str, Any]
 
@@ -88,6 +89,9 @@ def _remove(override: Override, key: str, node: Tree) -> None:
 def _unknown(override: Override, path: list[str], node: Any, tree: Tree) -> UserError:
     """The complaint about the last part of a path."""
     text, key, above = str(override.input_line), ".".join(path), ".".join(path[:-1])
+    group, groups = above if node is None else key, group_options()
+    if group in groups:
+        return UserError(f"{text}: there is no {group}; choose one of {', '.join(groups[group])} by {group}=...")
     if node is None:
         return UserError(f"{text}: {above} is null, so {key} is not there; add it with +{text.lstrip('~')}")
     if not isinstance(node, dict | list):

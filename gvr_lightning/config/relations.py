@@ -143,6 +143,13 @@ def network(config: Config) -> str | None:
     return None
 
 
+def labels(config: Config) -> str | None:
+    """Noise in labels that are used."""
+    if kind(config, "task") != "DiffusionTask" or get(config, "label_noise") is None:
+        return None
+    return "label_noise: task=ddpm learns without labels; leave label_noise out"
+
+
 def gradient_scaler(config: Config) -> str | None:
     """A gradient scaler has the gradients once."""
     precision, wrap = get(config, "trainer.precision"), kind(config, "regularizer.wrap")
@@ -153,5 +160,5 @@ def gradient_scaler(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
-    *(network, gradient_scaler, *GENERATION),
+    *(network, labels, gradient_scaler, *GENERATION),
 )

@@ -11,7 +11,14 @@ from omegaconf.errors import OmegaConfBaseException
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.errors import UserError
 
-FIXED = ("model", "data", "seed", "batch_size", "task.noise")  # what a run is: another one is another run
+FIXED = (
+    "model",
+    "data",
+    "label_noise",
+    "seed",
+    "batch_size",
+    "task.noise",
+)  # what a run is: another one is another run
 MAY_MOVE = ("root", "cache_dir", "workers", "download", "on_device", "eval_batch_size")  # where data lies, not what
 
 

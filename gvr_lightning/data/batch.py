@@ -19,6 +19,7 @@ class Batch(NamedTuple):
     samples: Tensor
     keys: Tensor | None = None  # (V, all rows) random numbers, from which a penalty draws its subsets
     shards: tuple[Shard, ...] = ()  # of each micro-batch, the rows that are here
+    true: Tensor | None = None  # the labels (B,) before label noise, where there is any
 
     @property
     def total(self) -> int:
@@ -34,7 +35,8 @@ class Batch(NamedTuple):
             here, all_rows = slice(row, row + s.share.rows), slice(key, key + s.total)
             keys = None if self.keys is None else self.keys[:, all_rows]
             views = [view[here] for view in self.views]
-            parts.append(Batch(views, self.target[here], self.samples[here], keys, (s,)))
+            true = None if self.true is None else self.true[here]
+            parts.append(Batch(views, self.target[here], self.samples[here], keys, (s,), true))
             row, key = here.stop, all_rows.stop
         return parts
 

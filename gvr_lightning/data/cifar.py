@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from gvr_lightning.data.cifar_files import read_archive, read_folder, unpickle
+from gvr_lightning.data.confusions import CIFAR10, CIFAR100
 from gvr_lightning.data.download import download
 from gvr_lightning.data.image_set import ImageSet, Splits, content_hash
 from gvr_lightning.errors import UserError
@@ -30,6 +31,7 @@ class _Cifar:
     labels: ClassVar[str]
     meta: ClassVar[str]
     names: ClassVar[str]
+    usual_names: ClassVar[tuple[str, ...]]
     num_classes: ClassVar[int]
 
     def __init__(self, root: str | Path, download: bool = True) -> None:
@@ -49,7 +51,7 @@ class _Cifar:
             if name not in files:
                 raise UserError(f"{place / name} is missing: put it there, or {self.archive} anew")
         train, test = (self._join(place, files, names) for names in (self.train, self.test))
-        return Splits(train, test, self._classes(place, files), content_hash(train, test))
+        return Splits(train, test, self._classes(place, files), content_hash(train, test), self.usual_names)
 
     def _find(self) -> Path | None:
         """The folder or the archive to read, None if neither is there."""
@@ -101,7 +103,7 @@ class _Cifar:
 
     def _classes(self, place: Path, files: dict[str, bytes]) -> tuple[str, ...]:
         if self.meta not in files:
-            return tuple(str(i) for i in range(self.num_classes))
+            return self.usual_names
         names = unpickle(place / self.meta, files[self.meta]).get(self.names)
         if not isinstance(names, list) or len(names) != self.num_classes:
             raise UserError(
@@ -122,6 +124,7 @@ class Cifar10(_Cifar):
     labels = "labels"
     meta = "batches.meta"
     names = "label_names"
+    usual_names = CIFAR10
     num_classes = 10
 
 
@@ -137,4 +140,5 @@ class Cifar100(_Cifar):
     labels = "fine_labels"
     meta = "meta"
     names = "fine_label_names"
+    usual_names = CIFAR100
     num_classes = 100

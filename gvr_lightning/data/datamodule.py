@@ -5,6 +5,7 @@ What a batch holds is a pure function of (seed, epoch, sample, view).
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from gvr_lightning.data.batch import Batch, my_part
 from gvr_lightning.data.counter_random import hash_key, permutation, uniform
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments
 from gvr_lightning.data.index_loader import IndexLoader
+from gvr_lightning.data.label_noise import LabelNoise
 from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.errors import UserError
 
@@ -41,6 +43,7 @@ class ViewsDataModule(LightningDataModule):
         eval_augmentation: the same interface, for validation and test; None: normalisation only.
         eval_batch_size: samples a validation or test step.
         on_device: keep all images on the training device.
+        label_noise: (true labels, sample numbers, class names) -> labels, of the samples trained on; None for the true.
     """
 
     def __init__(
@@ -57,11 +60,13 @@ class ViewsDataModule(LightningDataModule):
         eval_augmentation: Callable[..., list[Tensor]] | None = None,
         eval_batch_size: int = 500,
         on_device: bool = True,
+        label_noise: LabelNoise | None = None,
     ) -> None:
         super().__init__()
         self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
         self.views, self.batch_size, self.eval_batch_size, self.seed = views, batch_size, eval_batch_size, seed
         self.val_fraction, self.max_train, self.on_device = val_fraction, max_train, on_device
+        self.label_noise = label_noise
         self._mean_std = (mean, std)
         self.splits: Splits | None = None
 
@@ -84,6 +89,9 @@ class ViewsDataModule(LightningDataModule):
         if len(self.train_index) < 2 or (self.val_fraction > 0 and not n_val):
             raise UserError(f"{n} training images are too few for data.val_fraction={self.val_fraction}")
         self.num_classes = len(self.splits.classes)
+        self.noise_record: dict[str, Any] | None = None  # what the label noise did, for summary.json
+        if self.label_noise is not None:
+            self._mislabel(self.label_noise, self.splits)
         mean, std = self._mean_std
         channels = train.images.shape[1]
         moments = ((), ()) if mean and std else channel_moments(train.images, self.train_index)
@@ -125,7 +133,8 @@ class ViewsDataModule(LightningDataModule):
         views, target = self._augmented(mine, epoch)
         # of all rows on every process: a subset is drawn from the global batch without a word between them
         subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)
-        return Batch(views, target, mine, subset_keys, shards)
+        true = None if self.noise_record is None else self._true_targets[mine.cpu()].to(mine.device)
+        return Batch(views, target, mine, subset_keys, shards, true)
 
     def _augmented(self, index: Tensor, epoch: int) -> tuple[list[Tensor], Tensor]:
         images, target = self._take(self._splits.train, index)
@@ -151,6 +160,15 @@ class ViewsDataModule(LightningDataModule):
         images, targets = self._device_images[id(images_of)]
         return images[index], targets[index]
 
+    def _mislabel(self, noise: LabelNoise, splits: Splits) -> None:
+        """Give the samples that are trained on their noisy labels, and keep the true ones."""
+        train, index = splits.train, self.train_index
+        true = self._true_targets = train.targets
+        noisy = true.clone()
+        noisy[index] = noise(true[index], index, splits.usual_names or splits.classes)
+        self.splits = replace(splits, train=ImageSet(train.images, noisy))
+        self.noise_record = noise.record(true[index], noisy[index])
+
     def _in_order(self, index: Tensor) -> IndexLoader:
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)
 
@@ -162,16 +180,19 @@ class ViewsDataModule(LightningDataModule):
             "num_classes": self.num_classes,
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
+            "label_noise": self.noise_record,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Refuse to go on with other images.
 
         Raises:
-            UserError: if the data set's content has changed.
+            UserError: if the data set's content or the noisy labels have changed.
         """
         if state_dict["data_hash"] != self.data_hash:
             raise UserError("the data set is not the one that this run was started with: its content differs")
+        if state_dict.get("label_noise") != self.noise_record:
+            raise UserError("the noisy labels are not those that this run was started with: label_noise differs")
 
     @property
     def train_images(self) -> Tensor:

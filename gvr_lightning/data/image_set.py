@@ -24,6 +24,7 @@ class Splits:
     test: ImageSet
     classes: tuple[str, ...]
     hash: str
+    usual_names: tuple[str, ...] = ()  # of the classes, whatever its files call them, where the data set is a known one
 
 
 def divide(images: np.ndarray, targets: np.ndarray, order: np.ndarray, every: int) -> tuple[ImageSet, ImageSet]:

@@ -1,5 +1,6 @@
 """Image classification."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -43,14 +44,28 @@ class ClassificationTask(BaseTask):
         return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
 
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
-        """Accuracy on all views, and how often the views of a sample get one label."""
+        """Accuracy on all views, how often the views of a sample get one label, and what label noise makes of it."""
         labels = [logits.argmax(1) for logits in loss.logits]
-        right = [_share(a == b, w) for a, b, w in zip(labels, loss.targets, loss.weights, strict=True)]
-        values = {"acc": torch.stack(right).mean()}
+        values = {"acc": _mean_share(map(torch.eq, labels, loss.targets), loss)}
+        if batch.true is not None:
+            values |= _by_label(batch.true, labels, loss)
         if len(batch.views) > 1:
             agree = [_share(label == labels[0], loss.weights[0]) for label in labels[1:]]
             values["view_agreement"] = torch.stack(agree).mean()
         return values
+
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """Accuracy on the rightly and on the wrongly labelled samples apart, where there is label noise.
+
+        ``acc_clean``: on those whose label is right; ``acc_noisy``: against the wrong label, so what was memorised;
+        ``acc_noisy_true``: of the same samples, against the true one.
+        """
+        clean, noisy = means.pop("clean", 0.0), means.pop("noisy", 0.0)
+        for name, whole in (("clean", clean), ("noisy", noisy), ("noisy_true", noisy)):
+            right = means.pop(f"right_{name}", 0.0)
+            if whole:
+                means[f"acc_{name}"] = right / whole
+        return super().derived(means)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics."""
@@ -80,6 +95,28 @@ class ClassificationTask(BaseTask):
         row = {f"{part}/{name}": float(value) for name, value in values.items()}
         self.log_dict(row, logger=False)
         return row
+
+
+def _by_label(true: Tensor, predicted: list[Tensor], loss: RegularizedLoss) -> dict[str, Tensor]:
+    """Which share of all rows is rightly or wrongly labelled, and predicted as the label says or as it should say."""
+    if not len(true):  # of a process without rows, where one of weight 0 stands in
+        true = true.new_zeros(1)
+    truths = [true if rows is None else true[rows] for rows in loss.rows]
+    clean = list(map(torch.eq, loss.targets, truths))
+    noisy = list(map(torch.logical_not, clean))
+    as_labelled, truly = (list(map(torch.eq, predicted, those)) for those in (loss.targets, truths))
+    return {
+        "clean": _mean_share(clean, loss),
+        "noisy": _mean_share(noisy, loss),
+        "right_clean": _mean_share(map(torch.logical_and, clean, as_labelled), loss),
+        "right_noisy": _mean_share(map(torch.logical_and, noisy, as_labelled), loss),
+        "right_noisy_true": _mean_share(map(torch.logical_and, noisy, truly), loss),
+    }
+
+
+def _mean_share(true: Iterable[Tensor], loss: RegularizedLoss) -> Tensor:
+    """The mean over the views of the share of their rows for which something is true."""
+    return torch.stack([_share(rows, weight) for rows, weight in zip(true, loss.weights, strict=True)]).mean()
 
 
 def _share(true: Tensor, weight: float) -> Tensor:

@@ -36,6 +36,11 @@ class RecordingTask(LightningModule):
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""
 
+    def derived(self, means: dict[str, float]) -> dict[str, float]:
+        """What is logged of an epoch's means: those themselves, and ratios of them, here the penalty's of the loss."""
+        weighted, total = means.pop("weighted", 0.0), means.pop("total", 0.0)
+        return {**means, "penalty_share": weighted / total if total else 0.0}
+
     def step_schedule(self, interval: str) -> None:
         """Step the schedules that count in "step" or "epoch"."""
         for config in self.trainer.lr_scheduler_configs:
@@ -89,12 +94,11 @@ class RecordingTask(LightningModule):
         self.last_row, self.non_finite.skipped = checkpoint["last_row"], checkpoint.get("skipped", 0)
 
     def _compute(self, means: RunningMeans) -> dict[str, float]:
-        """The means, with the penalty's share of the total; values are read here, so a GPU waits, and looks at them."""
+        """The means and what follows from them; values are read here, so a GPU waits, and looks at them."""
         found = means.compute()
         if any(not math.isfinite(found.get(name, 0.0)) for name in ("loss", "total")):
             raise not_finite(self._loss, self.trainer)
-        weighted, total = found.pop("weighted", 0.0), found.pop("total", 0.0)
-        return {**found, "penalty_share": weighted / total if total else 0.0}
+        return self.derived(found)
 
     def _log(self, row: dict[str, float]) -> None:
         for logger in self.loggers:
