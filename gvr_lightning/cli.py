@@ -19,7 +19,7 @@ from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.help import help_page
 from gvr_lightning.config.resume import continue_run
-from gvr_lightning.config.sweep import Outcome, unfinished
+from gvr_lightning.config.sweep import Outcome, expand, unfinished
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
@@ -36,9 +36,9 @@ def main() -> None:
     if "--help" in arguments or "-h" in arguments:
         print(help_page())
         return
-    multirun = bool({"-m", "--multirun"} & set(arguments))
     try:
-        arguments = continue_run(arguments)
+        arguments = continue_run(expand(arguments))
+        multirun = bool({"-m", "--multirun"} & set(arguments))
         check(_overrides(arguments), multirun=multirun)
         arguments += _beside_the_first(multirun)
     except UserError as error:

@@ -12,6 +12,11 @@ import pytest
 from counting import COUNTED
 from runs import TINY, TINY_CNN
 
+from gvr_lightning.config.check import check
+from gvr_lightning.config.folder import group_options
+from gvr_lightning.config.sweep import expand
+from gvr_lightning.errors import UserError
+
 TRAIN = Path(__file__).parents[1] / "train.py"
 ONE = ["epochs=1", *(s for s in TINY if not s.startswith("epochs")), *TINY_CNN]
 COUNTING = ["optimizer._target_=counting.counted_sgd"]
@@ -22,6 +27,52 @@ LAUNCHERS = {
     "submitit": ["hydra/launcher=submitit_local", "lr=0.1,0.4"],
     "optuna": [*OPTUNA, "hydra.sweeper.n_jobs=1", "lr=choice(0.1,0.4)", "hydra.sweeper.sampler.seed=1"],
 }
+
+
+def test_a_ready_sweep_becomes_plain_overrides() -> None:
+    assert expand(["seed=1"]) == ["seed=1"]
+    assert expand(["-m", "+sweep=quick"]) == [
+        *("name=quick", "regularizer=none,two_view,gvr,sam,agr", "seed=0,1,2", "-m")
+    ]
+    assert expand(["sweep=seeds", "seed=7,8", "experiment=gvr_cifar10"]) == [
+        *("-m", "seed=7,8", "experiment=gvr_cifar10")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["+sweep=quik"], r"\+sweep=quik: there is no such sweep; did you mean quick"),
+        (["+sweep=quick", "sweep=seeds"], "one sweep at a time"),
+        (["+sweep=quick,seeds"], "one sweep at a time"),
+    ],
+)
+def test_a_sweep_that_is_not_there_is_named(arguments: list[str], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        expand(arguments)
+
+
+@pytest.mark.parametrize("name", group_options()["sweep"])
+def test_every_ready_sweep_passes_the_check(name: str) -> None:
+    arguments = expand([f"+sweep={name}"])
+    assert any("," in a for a in arguments)
+    check([a for a in arguments if a != "-m"], multirun=True)
+
+
+def test_a_ready_sweep_that_was_stopped_goes_on(tmp_path: Path) -> None:
+    few = ["+sweep=quick", *(s for s in TINY if not s.startswith("name")), "regularizer=none,gvr", "seed=0"]
+    command = [sys.executable, str(TRAIN), *few, "resume=auto", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert first.returncode == 0, first.stderr[-3000:]
+    summaries = sorted(tmp_path.rglob("summary.json"))
+    before = {path: path.stat().st_mtime_ns for path in summaries}
+    lost = summaries[1]
+    lost.unlink()  # as if the second job had been killed at its end
+    second = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
+    assert second.returncode == 0, second.stderr[-3000:]
+    assert len(summaries) == 2 and summaries[0].stat().st_mtime_ns == before[summaries[0]]
+    assert json.loads(lost.read_text())["status"] == "finished"
+    assert "epoch" not in second.stderr.partition("#1")[0]  # the first was not run again
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)

@@ -1,4 +1,4 @@
-"""How the jobs of a sweep ended."""
+"""Ready sweeps, and how the jobs of a sweep ended."""
 
 import json
 from pathlib import Path
@@ -6,6 +6,37 @@ from typing import Any, ClassVar
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
+from omegaconf import OmegaConf
+
+from gvr_lightning.config.folder import conf_folder, group_options
+from gvr_lightning.config.wording import suggest
+from gvr_lightning.errors import UserError
+
+READY = ("+sweep=", "sweep=")
+
+
+def expand(arguments: list[str]) -> list[str]:
+    """``+sweep=<name>`` replaced by what it sweeps over, so that each job's own command line says all that it is.
+
+    A key that is given beside it counts instead: ``+sweep=quick seed=7``. Any launcher and sweeper will do.
+
+    Raises:
+        UserError: for a sweep that is not there, or several.
+    """
+    given = [a for a in arguments if a.startswith(READY)]
+    if not given:
+        return arguments
+    name, others = given[0].partition("=")[2], [a for a in arguments if a not in given]
+    options = group_options()["sweep"]
+    if len(given) > 1 or "," in name:
+        raise UserError(f"{' '.join(given)}: one sweep at a time")
+    if name not in options:
+        raise UserError(f"{given[0]}: there is no such sweep; {suggest(name, options)}")
+    params = OmegaConf.load(conf_folder() / "sweep" / f"{name}.yaml").hydra.sweeper.params
+    keys = {a.lstrip("+~").partition("=")[0] for a in others}
+    keys |= {"name"} if "experiment" in keys else set()  # which has its own
+    swept = [f"{key}={value}" for key, value in params.items() if key not in keys]
+    return [*([] if {"-m", "--multirun"} & set(others) else ["-m"]), *swept, *others]
 
 
 class Outcome(Callback):
