@@ -151,6 +151,7 @@ def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -
         "metrics": {**trained, **metrics},
         "train": {**steps, **parts.throughput.summary()},
         "data_hash": parts.data.data_hash,
+        **({"label_noise": noise} if (noise := parts.data.noise_record) else {}),
         **origin(config),
     }
 
