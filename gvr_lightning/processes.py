@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,7 +25,7 @@ def processes_wanted(trainer: DictConfig) -> int:
     """
     if trainer.get("num_nodes", 1) > 1:
         raise UserError(f"trainer.num_nodes={trainer.num_nodes}: start the processes of several machines with torchrun"
-                        " or srun (docs/scaling.md), and leave trainer.num_nodes out")  # fmt: skip
+                        " or srun (docs/pages/scaling.md), and leave trainer.num_nodes out")  # fmt: skip
     devices = trainer.devices
     if str(devices) in ("auto", "-1"):
         return max(1, torch.cuda.device_count()) if backend(trainer) == "nccl" else 1
@@ -38,7 +37,7 @@ def backend(trainer: DictConfig) -> str:
     return "nccl" if trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "gloo"
 
 
-def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
+def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer with this project's callbacks, for the processes that have met.
 
     Raises:
@@ -64,5 +63,5 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback], logg
     # else every new tensor is filled before use, a debugging aid that takes a tenth of an epoch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     own = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
-    own |= {"callbacks": callbacks, "logger": loggers, "plugins": plugins, "strategy": strategy}
+    own |= {"callbacks": callbacks, "logger": False, "plugins": plugins, "strategy": strategy}
     return make(node, "trainer", **own)

@@ -1,18 +1,16 @@
-"""What the README shows runs as it stands there."""
+"""What the README shows runs as it stands there; its commands are checked in test_docs.py."""
 
-import re
 from pathlib import Path
+
+from prose import blocks, links, run_python
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_the_readme_s_python_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    assert len(blocks) == 2
-    names: dict[str, object] = {}
-    exec("".join(blocks), names)
-    loss = names["loss"]
+def test_the_readme_s_python_runs(tmp_path: Path) -> None:
+    assert len(blocks(README, "python")) == 2
+    loss = run_python(README, tmp_path)["loss"]
     assert loss.penalty > 0 and len(loss.losses) == 2  # type: ignore[attr-defined]
 
 
@@ -22,5 +20,6 @@ def test_every_regularizer_is_in_the_table() -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", README):
+    assert links(README)
+    for target in links(README):
         assert (ROOT / target).exists(), target

@@ -1,4 +1,4 @@
-"""What the processes send each other in a real training step is what docs/scaling.md says, to the byte.
+"""What the processes send each other in a real training step is what docs/pages/scaling.md says, to the byte.
 
 Seen where torch dispatches it, so that DDP's buckets, FSDP's gathers and Lightning's own messages are all counted.
 """
@@ -109,7 +109,7 @@ def steps(config: dict[str, Any], nodes: dict[str, Any], folder: Path) -> tuple[
     data = build_data(cfg)
     task, switch = build_task(cfg, data), Switch(nodes)
     network = Network.of(task.model)
-    build_trainer(cfg, folder, [switch], []).fit(task, data)
+    build_trainer(cfg, folder, [switch]).fit(task, data)
     return {name: sent for name, sent in switch.found.items() if name in nodes}, network
 
 

@@ -1,6 +1,6 @@
 """What the processes of a run send each other at every step, and what that costs on machines that nobody has measured.
 
-python experiments/benchmarks/scaling_cost.py                          # docs/scaling.md's tables, in Markdown
+python experiments/benchmarks/scaling_cost.py                          # docs/pages/scaling.md's tables, in Markdown
 python experiments/benchmarks/scaling_cost.py --network 320 --images-per-second 1400
 
 The counts are those that tests/test_scaling.py finds in real steps on 2 and 4 processes. The seconds are arithmetic:
