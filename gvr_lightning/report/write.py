@@ -1,0 +1,101 @@
+"""What ``gvr-report`` does: runs in, a folder with the page, its tables and its figures out."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from gvr_lightning.config.wording import suggest
+from gvr_lightning.errors import UserError
+from gvr_lightning.report.baselines import set_baselines
+from gvr_lightning.report.figures import draw_setting
+from gvr_lightning.report.groups import Comparison, Setting, compare
+from gvr_lightning.report.page import Page, Part, Section, html, markdown
+from gvr_lightning.report.pictures import draw_samples
+from gvr_lightning.report.provenance import commands, common, versions_table, warnings
+from gvr_lightning.report.published import Published, not_drawn, read_published
+from gvr_lightning.report.rows import further_metrics, rows_of
+from gvr_lightning.report.runs import Run, find_runs
+from gvr_lightning.report.settings import Settings
+from gvr_lightning.report.sheets import Record, group_record, run_records, write_sheet
+from gvr_lightning.report.style import Look, looks
+from gvr_lightning.report.tables import cost_table, differences_table, left_out_table, metrics_table, result_table
+from gvr_lightning.report.words import METHOD, count, found, outcome
+
+
+def write_report(settings: Settings) -> str:
+    """Write the report.
+
+    Returns:
+        What to print: the opening, and where the page is.
+
+    Raises:
+        UserError: if no run can be averaged, or for a metric, baseline or file that is not there.
+    """
+    published = read_published(settings.published)
+    runs = find_runs(settings.folders)
+    comparisons = compare(runs, settings.metric)
+    if not comparisons:
+        raise UserError(_nothing(runs, settings))
+    set_baselines(comparisons, settings.baseline)
+    settings.out.mkdir(parents=True, exist_ok=True)
+    labels = [group.label for c in comparisons for setting in c.settings for group in setting.groups]
+    styles, records, opening = looks(labels), [], [found(runs, comparisons)]
+    parts = []
+    for comparison in comparisons:
+        part, lines = _part(comparison, styles, published, settings.out)
+        parts.append(part)
+        records += lines
+        opening += [section.outcome for section in part.sections if section.outcome]
+    notes = [text for comparison in comparisons for text in warnings(comparison)]
+    notes += not_drawn(published, [comparison.task for comparison in comparisons])
+    averaged = [run for comparison in comparisons for run in comparison.runs]
+    again = " ".join(shlex.join(["gvr-report", *settings.arguments]).split("\n"))
+    page = Page(
+        settings.title, opening, notes, parts, left_out_table(runs), versions_table(averaged), METHOD, again, styles
+    )
+    (settings.out / "report.html").write_text(html(page), encoding="utf-8")
+    (settings.out / "report.md").write_text(markdown(page), encoding="utf-8")
+    write_sheet(settings.out / "table.csv", records)
+    write_sheet(settings.out / "runs.csv", run_records(runs, comparisons))
+    return "\n".join([*opening, str(settings.out / "report.html")])
+
+
+def _part(
+    comparison: Comparison, styles: dict[str, Look], published: Sequence[Published], folder: Path
+) -> tuple[Part, list[Record]]:
+    sections, records = [], []
+    task, several = re.sub(r"\W+", "-", comparison.task), len(comparison.settings) > 1  # a part of files' names
+    for i, setting in enumerate(comparison.settings):
+        prefix = f"{task}-{i + 1}" if several else task
+        sections.append(_section(comparison, setting, styles, published, folder, prefix))
+        records += [group_record(comparison, setting.label, row) for row in rows_of(setting, comparison.metric)]
+    heading = f"{comparison.task}: {comparison.metric.words}, {count(len(comparison.runs), 'run')}"
+    part = Part(heading, common(comparison), sections, differences_table(comparison), commands(comparison.runs))
+    return part, records
+
+
+def _section(
+    comparison: Comparison,
+    setting: Setting,
+    styles: dict[str, Look],
+    published: Sequence[Published],
+    folder: Path,
+    prefix: str,
+) -> Section:
+    metric, rows = comparison.metric, rows_of(setting, comparison.metric)
+    tables = [result_table(rows, metric), cost_table(rows), metrics_table(setting, further_metrics(comparison))]
+    figures = draw_setting(comparison.task, metric, setting, rows, styles, published, folder, prefix)
+    samples = draw_samples(setting.groups, folder, prefix)
+    return Section(setting.label, outcome(setting, rows, metric), tables, figures, samples)
+
+
+def _nothing(runs: Sequence[Run], settings: Settings) -> str:
+    """Why there is nothing to average."""
+    names = dict.fromkeys(name for run in runs for name in run.metrics)
+    finished = [run for run in runs if run.status == "finished"]
+    if finished and settings.metric is not None and settings.metric not in names:
+        return f"metric={settings.metric}: no finished run has it; {suggest(settings.metric, names)}"
+    reasons = "; ".join(f"{run.name}: {run.status}: {run.reason}" for run in runs[:3])
+    more = f"; and {len(runs) - 3} more" if len(runs) > 3 else ""
+    return f"{', '.join(map(str, settings.folders))}: no run to average: {' '.join(reasons.split())}{more}"
