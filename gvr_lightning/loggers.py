@@ -1,6 +1,7 @@
-"""Where the figures go. Each factory: (run folder, step and rows to go on from) -> loggers."""
+"""Where the figures go. Each factory: (run folder, step and rows to go on from, configuration) -> loggers."""
 
 import csv as csv_format
+from abc import abstractmethod
 from argparse import Namespace
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +10,18 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
 METRICS = "metrics.csv"
+
+
+class Tracker(Logger):
+    """A logger that also takes pictures, and is told how the run ended."""
+
+    @abstractmethod
+    def log_picture(self, name: str, path: Path) -> None:
+        """Show a PNG under a name."""
+
+    @abstractmethod
+    def close(self, summary: dict[str, Any]) -> None:
+        """Called once, with what summary.json holds, however the run ended."""
 
 
 class CsvLogger(Logger):
@@ -66,15 +79,20 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         return [{k: v for k, v in row.items() if v not in ("", None)} for row in csv_format.DictReader(file)]
 
 
-def csv(folder: Path, step: int = 0, rows: int = 0) -> list[Logger]:
+def csv(folder: Path, step: int = 0, rows: int = 0, config: dict[str, Any] | None = None) -> list[Logger]:
     """metrics.csv, which every run writes."""
     return [CsvLogger(folder / METRICS, rows)]
 
 
-def tensorboard(folder: Path, step: int = 0, rows: int = 0) -> list[Logger]:
+def tensorboard(folder: Path, step: int = 0, rows: int = 0, config: dict[str, Any] | None = None) -> list[Logger]:
     """metrics.csv and TensorBoard's event files, in ``tensorboard/``."""
     board = TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1 if step else None)
     return [*csv(folder, step, rows), board]
+
+
+def trackers(loggers: Iterable[Any]) -> list[Tracker]:
+    """Those that take pictures."""
+    return [logger for logger in loggers if isinstance(logger, Tracker)]
 
 
 def rows_written(loggers: Iterable[Any]) -> int:

@@ -24,7 +24,7 @@ from gvr_lightning.distributed.place import one_a_machine_first
 from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.distributed.strategies import load_whole
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
-from gvr_lightning.loggers import METRICS
+from gvr_lightning.loggers import METRICS, trackers
 from gvr_lightning.overview import print_overview
 from gvr_lightning.processes import build_trainer
 from gvr_lightning.summary import SUMMARY, origin, read_summary, write_failure, write_summary
@@ -101,16 +101,15 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
         generation = build_generation(cfg, data, task, folder, progress)
     callbacks: list[Callback] = [throughput, interruption, checkpoints, AGRStatistics(), progress]
     callbacks += [generation] if generation else []
-    loggers = []
     if first:
         folder.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
-        written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", ALL if path else 0)}
-        loggers = instantiate(cfg.logger)(folder, **written)
-    trainer = build_trainer(cfg, folder, callbacks, loggers)
+    trainer = build_trainer(cfg, folder, callbacks)
     trainer.precision_plugin.convert_module(task)  # before a checkpoint is loaded: Lightning would round it to float32
     if first:
         print_overview(task.model, data)
+        written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", ALL if path else 0)}
+        trainer.loggers = instantiate(cfg.logger)(folder, **written, config=config)  # last: they have to be closed
     return _Parts(data, task, trainer, checkpoints, throughput, interruption, generation, path)
 
 
@@ -136,8 +135,12 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
         if generation and generation.scoring:
             summary["protocol"] = generation.scoring.protocol
         if parts.trainer.is_global_zero:
-            write_summary(folder / SUMMARY, summary)
-            draw_curves(folder / METRICS, folder / "curves.png", cfg.name)
+            try:
+                write_summary(folder / SUMMARY, summary)
+                draw_curves(folder / METRICS, folder / "curves.png", cfg.name)
+            finally:
+                for logger in trackers(parts.trainer.loggers):
+                    logger.close(summary)
     return summary
 
 

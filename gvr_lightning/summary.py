@@ -1,14 +1,17 @@
 """summary.json: the final figures of a run, and what made them."""
 
-import hashlib
 import json
+import os
 import platform
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gvr_lightning.callbacks.checkpoints import atomic
+from gvr_lightning.config.lookup import config_hash
 
 SUMMARY = "summary.json"
 PACKAGES = (
@@ -49,15 +52,10 @@ def origin(config: dict[str, Any]) -> dict[str, Any]:
     return {
         "seed": config["seed"],
         "versions": versions(),
+        "machine": machine(),
         "git": git_state(),
         "config_hash": config_hash(config),
     }
-
-
-def config_hash(config: dict[str, Any]) -> str:
-    """The sha256 of what defines a run: its name and where it was resumed from do not."""
-    defining = {key: value for key, value in config.items() if key not in ("name", "resume")}
-    return hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()
 
 
 def versions() -> dict[str, str]:
@@ -69,6 +67,12 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # run from a checkout without an install
             found[package] = "not installed"
     return found
+
+
+def machine() -> dict[str, Any]:
+    """What a run's seconds depend on."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count(), "gpu": gpu}
 
 
 def git_state() -> dict[str, Any]:

@@ -1,12 +1,15 @@
 """Small whole runs, composed from the project's own configuration."""
 
+import signal
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.run import run
 
 TINY = ["name=test", "trainer=cpu", "epochs=2", "batch_size=32", "data.max_train=80", "data.val_fraction=0.05"]
@@ -22,6 +25,21 @@ def tiny_run(folder: Path, *overrides: str, cnn: bool = True) -> dict[str, Any]:
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=[*TINY, *(TINY_CNN if cnn else []), *overrides])
     return run(cfg, folder)
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, signum: int) -> None:
+    """Send the signal while the n-th training batch is made."""
+    count = [0]
+    original = ViewsDataModule.on_after_batch_transfer
+
+    def counting(self: ViewsDataModule, batch: torch.Tensor, dataloader_idx: int) -> Any:
+        if self.trainer.training:  # type: ignore[union-attr]
+            count[0] += 1
+            if count[0] == batches:
+                signal.raise_signal(signum)
+        return original(self, batch, dataloader_idx)
+
+    monkeypatch.setattr(ViewsDataModule, "on_after_batch_transfer", counting)
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

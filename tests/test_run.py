@@ -11,9 +11,10 @@ import pytest
 import torch
 from fakes import write_cifar, write_image_folder
 from omegaconf import OmegaConf
-from runs import TINY_DDPM, TINY_UNET, tiny_run, weights
+from runs import TINY_DDPM, TINY_UNET, stop_after, tiny_run, weights
 
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.sweep import expand
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.loggers import read_metrics
@@ -38,6 +39,8 @@ SMALL = {
         "model.options={img_size: 8, patch_size: 4, embed_dim: 8, depth: 2, num_heads: 2}",
     ],
     "logger=tensorboard": [],
+    "label_noise=asymmetric": ["label_noise.map={3: 5}"],
+    "logger=wandb": ["logger.mode=offline", "logger.job_type=test", "logger.sweep=null"],
     "scheduler=warmup": ["scheduler.warmup_steps=3"],
     "scheduler=warmup_cosine": ["scheduler.warmup_steps=3"],
 }  # fmt: skip
@@ -50,10 +53,16 @@ def leaves() -> list[str]:
 
 def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
     group, _, option = leaf.partition("=")
+    if group == "sweep":  # its first job
+        return [swept.partition(",")[0] for swept in expand([leaf]) if "=" in swept]
     if option == "image_folder":
         write_image_folder(tmp_path / "photos", size=(9, 8))
         return [leaf, f"data.root={tmp_path / 'photos'}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
     if "cifar" in option and group in ("data", "experiment"):
+        if option.startswith("gvr_cifar10_small"):
+            write_image_folder(tmp_path, size=(32, 32))
+            small = ["data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}", "model.widths=[4,8]"]
+            return [leaf, f"data.root={tmp_path}", *small, "trainer.check_val_every_n_epoch=1"]
         for name in ("cifar10", "cifar100"):
             write_cifar(tmp_path, name, n_per_file=24)
         network = TINY_UNET if "ddpm" in option else ["model.widths=[4,8]"]
@@ -155,21 +164,6 @@ def test_training_never_sees_the_test_images(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(ViewsDataModule, "_eval_batch", spy)
     tiny_run(tmp_path, "data.eval_batch_size=50")
     assert sorted(seen) == list(range(360))  # each once
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, signum: int) -> None:
-    """Send the signal while the n-th training batch is made."""
-    count = [0]
-    original = ViewsDataModule.on_after_batch_transfer
-
-    def counting(self: ViewsDataModule, batch: torch.Tensor, dataloader_idx: int) -> Any:
-        if self.trainer.training:  # type: ignore[union-attr]
-            count[0] += 1
-            if count[0] == batches:
-                signal.raise_signal(signum)
-        return original(self, batch, dataloader_idx)
-
-    monkeypatch.setattr(ViewsDataModule, "on_after_batch_transfer", counting)
 
 
 METHODS = {

@@ -13,6 +13,7 @@ from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
 from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.images import evenly, save_grid
+from gvr_lightning.loggers import trackers
 from gvr_lightning.metrics.scoring import Scoring
 
 REAL = 0  # the draw of real images is the same in every run
@@ -103,8 +104,7 @@ class Generation(Callback):
             grid = torch.cat([grid, batch[: self.grid - len(grid)].cpu()])
             if scores is not None:
                 scores.update(batch)
-        if rank_and_size()[0] == 0:
-            save_grid(grid, self.folder / picture)
+        self._show(task, "samples/grid", picture, grid)
         return scores.compute() if scores is not None else {}
 
     def _strip(self, task: Any) -> None:
@@ -114,5 +114,11 @@ class Generation(Callback):
         index = torch.arange(images)
         self.sampler(task.averaged, self.shape, index, self.seed, watch=lambda x: steps.append(to_bytes(x).cpu()))
         chosen = evenly(steps, pictures)
+        self._show(task, "samples/denoising", "denoising.png", torch.stack(chosen, 1).flatten(0, 1), len(chosen))
+
+    def _show(self, task: Any, name: str, picture: str, images: Tensor, columns: int | None = None) -> None:
+        """A picture to samples/ and to the loggers that take one."""
         if rank_and_size()[0] == 0:
-            save_grid(torch.stack(chosen, 1).flatten(0, 1), self.folder / "denoising.png", len(chosen))
+            save_grid(images, self.folder / picture, columns)
+            for logger in trackers(task.trainer.loggers):
+                logger.log_picture(name, self.folder / picture)

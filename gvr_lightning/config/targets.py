@@ -37,7 +37,12 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "steps": "they come from epochs and batch_size",
         "epochs": "set epochs",
     },
-    "logger": {"folder": "set hydra.run.dir", "step": "it comes from resume", "rows": "it comes from resume"},
+    "logger": {
+        "folder": "set hydra.run.dir",
+        "step": "it comes from resume",
+        "rows": "it comes from resume",
+        "config": "it is the run's own",
+    },
     "trainer": {
         "gradient_clip_val": "set task.clip_norm or task.clip_value",
         "gradient_clip_algorithm": "set task.clip_norm or task.clip_value",
