@@ -26,6 +26,7 @@ OF_TASK = {  # what goes with one task only
     "ddpm": {
         "model": [m for m in GROUPS["model"] if "unet" in m],
         "regularizer": [r for r in GROUPS["regularizer"] if r != "consistency"],
+        "label_noise": ["none"],
     },
 }
 OPTIONS = [
@@ -34,7 +35,7 @@ OPTIONS = [
     + [
         f"{group}={options[i % len(options)]}"
         for group, options in (GROUPS | of_task).items()
-        if group not in ("experiment", "task") and options
+        if group not in ("experiment", "task", "sweep") and options  # a sweep becomes overrides before
     ]
     for task, of_task in OF_TASK.items()
     for i in range(max(map(len, GROUPS.values())))
@@ -65,6 +66,12 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("task=ddpm data.mean=[]", ["data.mean=[]"]),
     ("task=ddpm data.mean=[0.4]", ["data.mean=[0.4]", "[-1, 1]"]),
     ("task=ddpm data.std=null", ["data.std=null", "[-1, 1]"]),
+    # label noise
+    ("label_noise.rate=0.4", ["label_noise.rate=0.4", "there is no label_noise", "by label_noise=..."]),
+    ("label_noise=symmetric label_noise.rate=1.5", ["label_noise.rate=1.5", "a number in [0, 1]"]),
+    ("label_noise=symmetric label_noise.map={1: 2}", ["label_noise.map"]),
+    ("label_noise=symetric", ["did you mean symmetric?"]),
+    ("task=ddpm label_noise=pairflip", ["task=ddpm learns without labels"]),
     # what is no override
     ("lr", ["lr", "key=value"]),
     ("lr==", ["lr==", "not understood"]),
@@ -123,6 +130,12 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("+lr=0.1", ["+lr=0.1", "lr=0.1 without +"]),
     ("lr.foo=1", ["lr is a value ("]),
     ("logger.folder=x", ["logger.folder=x"]),
+    ("logger=wandb logger.proyect=x", ["did you mean logger.project?"]),
+    ("logger=wandb logger.mode=off", ["logger.mode=off", "one of online, offline"]),
+    ("logger=wandb logger.on_error=ask", ["logger.on_error=ask", "one of offline, stop"]),
+    ("logger=wandb logger.tags=a", ["logger.tags=a", "a list of words"]),
+    ("logger=wandb +logger.config=x", ["the run passes this itself", "the run's own"]),
+    ("logger=wandb +logger.id=x", ["takes no argument 'id'"]),
     # Hydra's own
     ("hydra.run.dirr=x", ["hydra.run.dirr", "did you mean hydra.run.dir?"]),
     ("hydra/launcher=foo", ["hydra/launcher=foo", "basic"]),
@@ -205,6 +218,7 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
 VALID: list[str | list[str]] = [
     [],
     "regularizer=gvr alpha=0.01",
+    "logger=wandb logger.mode=offline logger.group=study logger.tags=[a,b] logger.job_type=null logger.entity=me",
     "regularizer=none,two_view,gvr seed=0,1,2",
     "regularizer=glob(gvr*) optimizer=sgd,adamw lr=choice(0.1,0.2) seed=range(0,100000) alpha=interval(0.0,1.0)",
     "data=image_folder data.root=photos data.image_size=32 model=resnet20",

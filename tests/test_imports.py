@@ -62,6 +62,16 @@ def test_hydra_stays_at_the_door() -> None:
             assert not names & {"hydra", "omegaconf"}, path
 
 
+def test_the_report_needs_neither_torch_nor_the_training_code() -> None:
+    heavy = {"torch", "lightning", "torchmetrics", "timm", "diffusers", "pandas"}
+    shared = {f"gvr_lightning.{name}" for name in ("errors", "config.lookup", "config.wording")}  # which load no torch
+    for path in (PACKAGE / "report").glob("*.py"):
+        names = imported(path, top_level_only=False)
+        assert not {name.split(".")[0] for name in names} & heavy, path
+        ours = {name for name in names if name.startswith("gvr_lightning")}
+        assert all(name in shared or name.startswith("gvr_lightning.report") for name in ours), path
+
+
 def test_the_public_names_need_neither_lightning_nor_hydra() -> None:
     code = (
         "import sys; from gvr_lightning import AGR, GradientVariance, agr_, gradient_variance;"

@@ -28,7 +28,8 @@ def test_the_wheel_trains(tmp_path: Path) -> None:
         names = archive.namelist()
     assert "gvr_lightning/conf/config.yaml" in names and not any(n.startswith(("tests", "experiments")) for n in names)
     (metadata,) = site.glob("*.dist-info")
-    assert "gvr-train = gvr_lightning.cli:main" in (metadata / "entry_points.txt").read_text()
+    entries = (metadata / "entry_points.txt").read_text()
+    assert "gvr-train = gvr_lightning.cli:main" in entries and "gvr-report = gvr_lightning.report.cli:main" in entries
     command = [sys.executable, "-c", ENTRY, "regularizer=gvr", "alpha=0.01", *TINY, *TINY_CNN]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
@@ -36,3 +37,7 @@ def test_the_wheel_trains(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert Path(lines[0]) == site / "gvr_lightning" / "conf"
     assert (Path(lines[-1]) / "summary.json").exists()
+    report = [sys.executable, "-m", "gvr_lightning.report.cli", "outputs"]  # its templates are in the wheel
+    done = subprocess.run(report, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / done.stdout.splitlines()[-1]).read_text().startswith("<!DOCTYPE html>")
