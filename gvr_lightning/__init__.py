@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from gvr_lightning.consistency import Consistency
+    from gvr_lightning.label_smoothing import LabelSmoothing
     from gvr_lightning.optim.acprop import ACProp
     from gvr_lightning.optim.agr import AGR, agr_
     from gvr_lightning.optim.sam import SAM
@@ -21,6 +22,7 @@ __all__ = [
     "ACProp",
     "Consistency",
     "GradientVariance",
+    "LabelSmoothing",
     "agr_",
     "gradient_variance",
     "last_layer_variance",
@@ -32,6 +34,7 @@ _HOME = {
     "agr_": "gvr_lightning.optim.agr",
     "Consistency": "gvr_lightning.consistency",
     "GradientVariance": "gvr_lightning.regularizers",
+    "LabelSmoothing": "gvr_lightning.label_smoothing",
     "SAM": "gvr_lightning.optim.sam",
     "gradient_variance": "gvr_lightning.variance",
     "last_layer_variance": "gvr_lightning.variance",

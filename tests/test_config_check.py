@@ -25,7 +25,7 @@ OF_TASK = {  # what goes with one task only
     "classification": {"model": [m for m in GROUPS["model"] if "unet" not in m], "sampler": [], "extractor": []},
     "ddpm": {
         "model": [m for m in GROUPS["model"] if "unet" in m],
-        "regularizer": [r for r in GROUPS["regularizer"] if r != "consistency"],
+        "regularizer": [r for r in GROUPS["regularizer"] if r not in ("consistency", "label_smoothing")],
         "label_noise": ["none"],
     },
 }

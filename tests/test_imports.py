@@ -22,6 +22,7 @@ TORCH_ONLY = [
                 "penalty.py",
                 "regularizers.py",
                 "consistency.py",
+                "label_smoothing.py",
             ),
             *("distributed/__init__.py", "distributed/shards.py", "distributed/sync_batchnorm.py"),
         )

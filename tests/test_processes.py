@@ -36,6 +36,7 @@ RUNS = {
     "sam": ["regularizer=sam"],
     "sam_agr": ["regularizer=sam_agr", "regularizer.wrap.adaptive=true", "task.clip_norm=0.5"],
     "consistency": ["regularizer=consistency"],
+    "label_smoothing": ["regularizer=label_smoothing"],
     "three views, other layers": [
         "regularizer=gvr",
         "regularizer.views=3",

@@ -79,6 +79,7 @@ VARIANTS = {
     "agr": Variant(agr=True),
     "gvr_agr": Variant(2, 2, head=True, agr=True),
     "consistency": Variant(2, 2),
+    "label_smoothing": Variant(),
     "sam": Variant(calls=2),
     "sam_agr": Variant(agr=True, calls=2),
 }

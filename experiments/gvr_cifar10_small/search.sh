@@ -9,15 +9,14 @@ go() { # experiment, folder, overrides
 }
 images=$1
 for e in gvr_cifar10_small gvr_cifar10_small_noise; do
-    go $e sgd regularizer=none lr=0.02,0.05,0.1
+    go $e sgd regularizer=none lr=0.01,0.02,0.05,0.1
     go $e two_view regularizer=two_view lr=0.0125,0.025,0.05
 done
 
 e=gvr_cifar10_small
-go $e sgd_lower regularizer=none lr=0.01
 go $e gvr lr=0.0125 regularizer=gvr alpha=0.01,0.1,1,10,100
 go $e consistency lr=0.0125 regularizer=consistency alpha=0.3,1,3,10
-go $e per_sample lr=0.0125 regularizer=gvr_per_sample alpha=0.01,0.1,1,10
+go $e per_sample lr=0.0125 regularizer=gvr_per_sample alpha=0.001,0.01,0.1,1,10
 go $e split lr=0.0125 regularizer=gvr_split alpha=0.01,0.1,1,10,100
 go $e sam lr=0.02 regularizer=sam regularizer.wrap.rho=0.05,0.1,0.2
 go $e published lr=0.0125 regularizer=gvr_published alpha=0.001,0.01,0.1,1
@@ -25,7 +24,7 @@ go $e published lr=0.0125 regularizer=gvr_published alpha=0.001,0.01,0.1,1
 e=gvr_cifar10_small_noise
 go $e gvr lr=0.0125 regularizer=gvr alpha=0.01,0.1,1,10
 go $e consistency lr=0.0125 regularizer=consistency alpha=0.3,1,3
-go $e per_sample lr=0.0125 regularizer=gvr_per_sample alpha=0.01,0.1,1
-go $e split lr=0.0125 regularizer=gvr_split alpha=0.1,1,10
+go $e per_sample lr=0.0125 regularizer=gvr_per_sample alpha=0.001,0.01,0.1,1
+go $e split lr=0.0125 regularizer=gvr_split alpha=0.01,0.1,1,10
 go $e sam lr=0.05 regularizer=sam regularizer.wrap.rho=0.05,0.1,0.2
 go $e published lr=0.0125 regularizer=gvr_published alpha=0.01,0.1,1

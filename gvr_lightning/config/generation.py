@@ -4,12 +4,15 @@ from gvr_lightning.config.lookup import Config, get, kind
 from gvr_lightning.config.rules import is_number
 from gvr_lightning.config.wording import show
 
+OF_CLASSES = {"Consistency": "consistency", "LabelSmoothing": "label_smoothing"}
+
 
 def class_logits(config: Config) -> str | None:
-    """Distributions over classes are compared only where there are classes."""
-    if kind(config, "task") != "DiffusionTask" or kind(config, "regularizer.penalty") != "Consistency":
+    """Distributions over classes are there only where there are classes."""
+    name = OF_CLASSES.get(kind(config, "regularizer.penalty"))
+    if kind(config, "task") != "DiffusionTask" or name is None:
         return None
-    return "task=ddpm: regularizer=consistency compares probabilities of classes, and the network gives images"
+    return f"task=ddpm: regularizer={name} is of probabilities of classes, and the network gives images"
 
 
 def generates(config: Config) -> str | None:

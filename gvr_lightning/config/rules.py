@@ -137,6 +137,7 @@ RULES = {
     "regularizer.wrap": NODE | NULL,
     "regularizer.wrap.rho": POSITIVE,
     "regularizer.penalty.alpha": NOT_NEGATIVE,
+    "regularizer.penalty.smoothing": BELOW_ONE,
     "regularizer.penalty.layers": one_of("head", "last_stage", "all") | list_of(PATTERN),
     "regularizer.penalty.subset": whole(1) | NULL,
     "optimizer.lr": POSITIVE,
