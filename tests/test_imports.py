@@ -65,7 +65,9 @@ def test_hydra_stays_at_the_door() -> None:
 
 def test_the_report_needs_neither_torch_nor_the_training_code() -> None:
     heavy = {"torch", "lightning", "torchmetrics", "timm", "diffusers", "pandas"}
-    shared = {f"gvr_lightning.{name}" for name in ("errors", "config.lookup", "config.wording")}  # which load no torch
+    shared = {
+        f"gvr_lightning.{name}" for name in ("errors", "command", "config.lookup", "config.wording")
+    }  # which load no torch
     for path in (PACKAGE / "report").glob("*.py"):
         names = imported(path, top_level_only=False)
         assert not {name.split(".")[0] for name in names} & heavy, path

@@ -5,7 +5,6 @@ What a batch holds is a pure function of (seed, epoch, sample, view).
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,13 +14,13 @@ from torch import Tensor
 from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, my_part
 from gvr_lightning.data.counter_random import hash_key, permutation, uniform
-from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments
+from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out
 from gvr_lightning.data.index_loader import IndexLoader
-from gvr_lightning.data.label_noise import LabelNoise
+from gvr_lightning.data.label_noise import LabelNoise, mislabelled
 from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.errors import UserError
 
-ORDER, VIEW, SUBSET, SPLIT = range(4)  # what a random number is for, so that no two uses share one
+ORDER, VIEW, SUBSET = range(3)  # what a random number is for, so that no two uses share one
 
 
 class ViewsDataModule(LightningDataModule):
@@ -81,17 +80,13 @@ class ViewsDataModule(LightningDataModule):
         self.splits = self.source()
         train, test = self.splits.train, self.splits.test
         n = len(train.targets)
-        order = permutation(hash_key(SPLIT), n)
-        n_val = round(self.val_fraction * n)
-        self.val_index = order[:n_val].sort().values
-        self.train_index = order[n_val:][: self.max_train].sort().values
+        self.train_index, self.val_index = held_out(n, self.val_fraction, self.max_train)
         self.test_index = torch.arange(len(test.targets))
-        if len(self.train_index) < 2 or (self.val_fraction > 0 and not n_val):
-            raise UserError(f"{n} training images are too few for data.val_fraction={self.val_fraction}")
         self.num_classes = len(self.splits.classes)
         self.noise_record: dict[str, Any] | None = None  # what the label noise did, for summary.json
         if self.label_noise is not None:
-            self._mislabel(self.label_noise, self.splits)
+            self._true_targets = train.targets
+            self.splits, self.noise_record = mislabelled(self.splits, self.train_index, self.label_noise)
         mean, std = self._mean_std
         channels = train.images.shape[1]
         moments = ((), ()) if mean and std else channel_moments(train.images, self.train_index)
@@ -159,15 +154,6 @@ class ViewsDataModule(LightningDataModule):
             self._device_images[id(images_of)] = moved
         images, targets = self._device_images[id(images_of)]
         return images[index], targets[index]
-
-    def _mislabel(self, noise: LabelNoise, splits: Splits) -> None:
-        """Give the samples that are trained on their noisy labels, and keep the true ones."""
-        train, index = splits.train, self.train_index
-        true = self._true_targets = train.targets
-        noisy = true.clone()
-        noisy[index] = noise(true[index], index, splits.usual_names or splits.classes)
-        self.splits = replace(splits, train=ImageSet(train.images, noisy))
-        self.noise_record = noise.record(true[index], noisy[index])
 
     def _in_order(self, index: Tensor) -> IndexLoader:
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)

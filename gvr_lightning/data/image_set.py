@@ -7,6 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvr_lightning.data.counter_random import hash_key, permutation
+from gvr_lightning.errors import UserError
+
+SPLIT = 3  # what a random number is for; data/datamodule.py has the others
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -43,6 +48,24 @@ def divide(images: np.ndarray, targets: np.ndarray, order: np.ndarray, every: in
         ImageSet(torch.from_numpy(images[part]), torch.from_numpy(targets[part])) for part in (~in_test, in_test)
     )
     return train, test
+
+
+def held_out(n: int, fraction: float, most: int | None) -> tuple[Tensor, Tensor]:
+    """Which of n training images are trained on, and which are held out for validation, both in order.
+
+    Args:
+        n: how many there are.
+        fraction: to hold out; they are the same whatever ``most`` is, and whatever the run's seed.
+        most: to train on; None for all of the rest.
+
+    Raises:
+        UserError: for too few images.
+    """
+    order, n_val = permutation(hash_key(SPLIT), n), round(fraction * n)
+    train, val = order[n_val:][:most].sort().values, order[:n_val].sort().values
+    if len(train) < 2 or (fraction > 0 and not n_val):
+        raise UserError(f"{n} training images are too few for data.val_fraction={fraction}")
+    return train, val
 
 
 def content_hash(*sets: ImageSet) -> str:

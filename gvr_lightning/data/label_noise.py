@@ -8,6 +8,7 @@ are mislabelled at 20% are among those at 40%.
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from gvr_lightning.data.confusions import usual_partners
 from gvr_lightning.data.counter_random import hash_key, permutation, uniform
+from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.errors import UserError
 
 WHICH, WHAT = 101, 102  # what a random number is for: which samples, and what label
@@ -144,6 +146,16 @@ class Asymmetric(LabelNoise):
         for given, other in pairs.items():
             partners[_number(given, classes)] = _number(other, classes)
         return partners
+
+
+def mislabelled(splits: Splits, index: Tensor, noise: LabelNoise) -> tuple[Splits, dict[str, Any]]:
+    """The same data with noisy labels for the training samples of these numbers, and what the noise did."""
+    train = splits.train
+    true = train.targets[index]
+    noisy = noise(true, index, splits.usual_names or splits.classes)
+    targets = train.targets.clone()
+    targets[index] = noisy
+    return replace(splits, train=ImageSet(train.images, targets)), noise.record(true, noisy)
 
 
 def _number(name: str | int, classes: Sequence[str]) -> int:

@@ -2,7 +2,7 @@
 
 import sys
 
-from gvr_lightning.errors import UserError
+from gvr_lightning.command import command
 from gvr_lightning.report.settings import read_report_line, report_help
 
 
@@ -12,26 +12,14 @@ def main(args: list[str] | None = None) -> None:
     Args:
         args: the arguments; None for those of this process.
     """
-    arguments = sys.argv[1:] if args is None else args
-    if not arguments or {"--help", "-h"} & set(arguments):
-        print(report_help())
-        return
-    try:
-        settings = read_report_line(arguments)
-        from gvr_lightning.report.write import write_report  # scipy and jinja2, half a second
-
-        print(write_report(settings))
-    except UserError as error:
-        sys.exit(_complain(error))
-    except OSError as error:
-        sys.exit(_complain(f"cannot read or write: {error}"))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    command(sys.argv[1:] if args is None else args, report_help, _report)
 
 
-def _complain(error: object) -> int:
-    print(f"error: {error}", file=sys.stderr)
-    return 2
+def _report(arguments: list[str]) -> object:
+    settings = read_report_line(arguments)
+    from gvr_lightning.report.write import write_report  # scipy and jinja2, half a second
+
+    return write_report(settings)
 
 
 if __name__ == "__main__":
