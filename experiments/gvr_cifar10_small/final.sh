@@ -21,12 +21,13 @@ go split regularizer=gvr_split lr=0.0125 alpha=0.01
 go published regularizer=gvr_published lr=0.0125 alpha=0.001
 
 e=gvr_cifar10_small_noise
-go sgd regularizer=none lr=0.05
-go sgd_longer regularizer=none lr=0.05 epochs=40
-go two_view regularizer=two_view lr=0.0125
+go sgd regularizer=none lr=0.01
+go sgd_longer regularizer=none lr=0.01 epochs=40
+go two_view regularizer=two_view lr=0.00625
+go two_view_larger regularizer=two_view lr=0.0125  # the rate of gvr and consistency
 go consistency regularizer=consistency lr=0.0125 alpha=3
 go sam regularizer=sam lr=0.05 regularizer.wrap.rho=0.05
 go gvr regularizer=gvr lr=0.0125 alpha=1
-go per_sample regularizer=gvr_per_sample lr=0.0125 alpha=0.001
-go split regularizer=gvr_split lr=0.0125 alpha=0.01
+go per_sample regularizer=gvr_per_sample lr=0.00625 alpha=0.01
+go split regularizer=gvr_split lr=0.00625 alpha=0.01
 go published regularizer=gvr_published lr=0.0125 alpha=0.01
