@@ -31,8 +31,8 @@ LAUNCHERS = {
 
 def test_a_ready_sweep_becomes_plain_overrides() -> None:
     assert expand(["seed=1"]) == ["seed=1"]
-    assert expand(["-m", "+sweep=quick"]) == [
-        *("name=quick", "regularizer=none,two_view,gvr,sam,agr", "seed=0,1,2", "-m")
+    assert expand(["-m", "+sweep=quick", "lr=0.1"]) == [
+        *("-m", "lr=0.1", "name=quick", "regularizer=none,two_view,gvr,sam,agr", "seed=0,1,2")
     ]
     assert expand(["sweep=seeds", "seed=7,8", "experiment=gvr_cifar10"]) == [
         *("-m", "seed=7,8", "experiment=gvr_cifar10")
@@ -61,7 +61,7 @@ def test_every_ready_sweep_passes_the_check(name: str) -> None:
 
 def test_a_ready_sweep_that_was_stopped_goes_on(tmp_path: Path) -> None:
     few = ["+sweep=quick", *(s for s in TINY if not s.startswith("name")), "regularizer=none,gvr", "seed=0"]
-    command = [sys.executable, str(TRAIN), *few, "resume=auto", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
+    command = [sys.executable, str(TRAIN), "-m", *few, "resume=auto", f"hydra.sweep.dir={tmp_path / 'sweep'}"]
     first = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=280)
     assert first.returncode == 0, first.stderr[-3000:]
     summaries = sorted(tmp_path.rglob("summary.json"))

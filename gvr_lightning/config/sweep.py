@@ -36,7 +36,8 @@ def expand(arguments: list[str]) -> list[str]:
     keys = {a.lstrip("+~").partition("=")[0] for a in others}
     keys |= {"name"} if "experiment" in keys else set()  # which has its own
     swept = [f"{key}={value}" for key, value in params.items() if key not in keys]
-    return [*([] if {"-m", "--multirun"} & set(others) else ["-m"]), *swept, *others]
+    # behind the flags: between overrides argparse takes none
+    return [*([] if {"-m", "--multirun"} & set(others) else ["-m"]), *others, *swept]
 
 
 class Outcome(Callback):
