@@ -295,7 +295,8 @@ def test_different_seeds_are_paired_by_seed_and_said(tmp_path: Path) -> None:
     assert float(gvr["difference_mean"]) == pytest.approx(0.06) and gvr["pairs"] == "2"
     assert agr["difference_mean"] == "" and "none: no common seeds" in page
     assert "Seeds differ between configurations" in page
-    assert agr["sd"] == agr["low"] == "" and "nan" not in page.lower().replace("financ", "")
+    words = re.sub(r"base64,[^\"]*", "", page)  # the pictures' letters may spell anything
+    assert agr["sd"] == agr["low"] == "" and not re.search(r"\bnan\b", words, re.IGNORECASE)
 
 
 def test_what_differs_besides_the_configuration_is_warned_of(tmp_path: Path) -> None:

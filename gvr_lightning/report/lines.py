@@ -12,6 +12,7 @@ from gvr_lightning.report.published import Published
 from gvr_lightning.report.style import Figure, Look, panel, save, wrapped
 
 PUBLISHED = ("#000000", "#8c510a", "#5e3c99", "#01665e", "#b2182b", "#7f7f7f")
+PLOT, LINE, GAP = 3.0, 0.167, 0.07  # inches: all but the legend; a line of it, and what is between two entries
 LONG = 10  # points of a curve whose start may leave the frame
 MARKS = 6  # on a curve, shifted from method to method so that equal curves are still told apart
 
@@ -25,17 +26,25 @@ def draw_lines(
     published: Sequence[Published] = (),
 ) -> Figure:
     """A metric over one of :data:`~gvr_lightning.report.curves.X_AXES`; published curves dashed, without a band."""
-    entries = len(curves) + len(published)
-    with panel(3.0 + 0.24 * ((entries + 1) // 2)) as (figure, axes):
+    entries = [wrapped(band.label, 26) for band in curves]
+    entries += [wrapped(f"published, {curve.label}", 26) for curve in published]
+    with panel(PLOT + _legend_height(entries)) as (figure, axes):
         for band in curves:
             _line(axes, band, metric, styles[band.label])
         for i, curve in enumerate(published):
             axes.plot(curve.epochs, metric.scale * np.array(curve.values), linestyle="--", linewidth=1.3,
-                      color=PUBLISHED[i % len(PUBLISHED)], label=wrapped(f"published, {curve.label}", 26))  # fmt: skip
+                      color=PUBLISHED[i % len(PUBLISHED)], label=entries[len(curves) + i])  # fmt: skip
         _frame(axes, curves, published, metric)
         axes.set(xlabel=X_AXES[x], ylabel=f"{metric.words}{metric.unit}")
         figure.legend(loc="outside lower center", ncols=2)
         return save(figure, file, _caption(curves, x, metric, published))
+
+
+def _legend_height(entries: Sequence[str]) -> float:
+    """Of a legend in two columns, in inches: that of the taller one."""
+    half = (len(entries) + 1) // 2
+    lines = max(sum(entry.count("\n") + 1 for entry in column) for column in (entries[:half], entries[half:]))
+    return LINE * lines + GAP * half
 
 
 def _line(axes: Any, band: Band, metric: Metric, look: Look) -> None:

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 WIDTH, DPI = 4.8, 160  # inches; 768 pixels, shown 400 to 480 wide
-COLOURS = ("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # grey, then Okabe and Ito's
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<")  # one more than colours, so that pairs repeat late
+COLOURS = (  # grey, then Okabe and Ito's, then the darkest of Tol's
+    *("#4d4d4d", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"),
+    *("#882255", "#999933", "#332288"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "*", "h")  # one more than colours, so that pairs repeat late
 RULES: Any = {
     "font.size": 11,
     "axes.spines.top": False,
