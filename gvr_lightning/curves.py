@@ -37,8 +37,8 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
         axis.legend(frameon=False)
-    if "penalty" in panels:
-        axes[0][-1].set_yscale("log")
+    if min((value for _, _, y in panels.get("penalty", []) for value in y), default=0.0) > 0:
+        axes[0][-1].set_yscale("log")  # not where it is negative, as label smoothing's may be
     figure.suptitle(title)
     figure.savefig(picture, dpi=110)
     plt.close(figure)

@@ -103,7 +103,7 @@ class _Cifar:
 
     def _classes(self, place: Path, files: dict[str, bytes]) -> tuple[str, ...]:
         if self.meta not in files:
-            return self.usual_names
+            return tuple(str(i) for i in range(self.num_classes))
         names = unpickle(place / self.meta, files[self.meta]).get(self.names)
         if not isinstance(names, list) or len(names) != self.num_classes:
             raise UserError(

@@ -62,8 +62,8 @@ def _line(axes: Any, band: Band, metric: Metric, look: Look) -> None:
         label=wrapped(band.label, 26),
     )
     if band.low is not None and band.high is not None:
-        axes.fill_between(band.x, metric.scale * band.low, metric.scale * band.high, color=look.colour, alpha=0.15,
-                          linewidth=0)  # fmt: skip
+        low = np.maximum(metric.scale * band.low, 1e-3 * mean)  # none of these goes below zero, which a log scale lacks
+        axes.fill_between(band.x, low, metric.scale * band.high, color=look.colour, alpha=0.15, linewidth=0)
 
 
 def _frame(axes: Any, curves: Sequence[Band], published: Sequence[Published], metric: Metric) -> None:
