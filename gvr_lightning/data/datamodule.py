@@ -128,8 +128,15 @@ class ViewsDataModule(LightningDataModule):
         views, target = self._augmented(mine, epoch)
         # of all rows on every process: a subset is drawn from the global batch without a word between them
         subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)
-        true = None if self.noise_record is None else self._true_targets[mine.cpu()].to(mine.device)
-        return Batch(views, target, mine, subset_keys, shards, true)
+        return Batch(views, target, mine, subset_keys, shards, self._true(mine))
+
+    def _true(self, index: Tensor) -> Tensor | None:
+        """The labels before the noise; they move to the device once, so that no step waits for it."""
+        if self.noise_record is None:
+            return None
+        if self._true_targets.device != index.device:
+            self._true_targets = self._true_targets.to(index.device)
+        return self._true_targets[index]
 
     def _augmented(self, index: Tensor, epoch: int) -> tuple[list[Tensor], Tensor]:
         images, target = self._take(self._splits.train, index)
