@@ -2,13 +2,19 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check docs clean
+.PHONY: demo test random mutants check docs clean
 
 demo: .venv/ready  ## train GVR on the bundled digits, test it, draw its curves
 	$(BIN)/python train.py regularizer=gvr alpha=0.01
 
 test: .venv/ready  ## the whole test suite, offline
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+random: .venv/ready  ## the same in a random order, whose seed is printed: ARGS='--randomly-seed=1' repeats it
+	$(BIN)/python -m pytest -n 2 --dist loadfile -p randomly $(ARGS)
+
+mutants: .venv/ready  ## faults put into copies of the code, one at a time; ARGS='--draw 40 --seed 1' draws others
+	$(BIN)/python tests/mutants/main.py $(ARGS)
 
 check: .venv/ready  ## style and types
 	$(BIN)/ruff check .

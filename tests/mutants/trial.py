@@ -1,0 +1,53 @@
+"""Tests run in a copy of the project, in a process that has torch loaded already, which is most of a test's time."""
+
+import multiprocessing as mp
+import os
+import signal
+import sys
+from pathlib import Path
+
+LIMIT = 1200.0  # seconds that the tests of one fault may take
+LOADED = [
+    "torch",
+    "lightning.pytorch",
+    "torchmetrics",
+    "hydra",
+    "diffusers",
+    "timm",
+    "scipy.stats",
+    "matplotlib.pyplot",
+]
+
+
+def first_failure(tests: list[str], copy: Path) -> str:
+    """The first of some tests that fails in the copy, "" for none."""
+    os.environ.update(OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
+    context = mp.get_context("forkserver")
+    context.set_forkserver_preload(LOADED)
+    output = copy / "output.txt"
+    process = context.Process(target=_run, args=(tests, copy, output))
+    process.start()
+    process.join(LIMIT)
+    if process.exitcode is None:
+        os.killpg(process.pid or 0, signal.SIGKILL)
+        process.join()
+        return "nothing ended"
+    if process.exitcode == 0:
+        return ""
+    said = [line for line in output.read_text().splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    return said[0].split(" - ")[0] if said else f"pytest ended with status {process.exitcode}"
+
+
+def _run(tests: list[str], copy: Path, output: Path) -> None:
+    os.setsid()
+    os.chdir(copy)
+    file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.environ["PYTHONPATH"] = str(copy)  # of the processes that tests start
+    sys.path[:] = [str(copy), *(entry for entry in sys.path if not entry.endswith("mutants"))]
+    import pytest
+
+    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
+    sys.stdout.flush()
+    os._exit(int(status))
