@@ -1,17 +1,54 @@
 """Set before torch loads, so that the suite does not crawl: its tensors are too small for two threads."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
 
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of the whole suite's: that of all its processes."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def cache_folder(shared: Path) -> Iterator[None]:
     """A cache of the suite's own: the user's stays as it is, and the scores' classifier is trained once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("XDG_CACHE_HOME", str(shared / "cache"))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_layout() -> Iterator[None]:
+    """Figures without the fitting of their parts to each other, which takes a fifth of a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
+        yield
+
+
+@pytest.fixture(scope="session")
+def finished(shared: Path) -> Callable[..., Path]:
+    """``finished(*overrides)``: the folder of such a tiny run, which is made once; who wants to change it copies it."""
+    from runs import tiny_run
+
+    def get(*overrides: str) -> Path:
+        folder = shared / "runs" / hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]
+        folder.parent.mkdir(exist_ok=True)
+        with FileLock(folder.with_suffix(".lock")):
+            if not (folder / "summary.json").exists():
+                tiny_run(folder, *overrides, cnn=not any(text.startswith("model") for text in overrides))
+        return folder
+
+    return get

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from configured import configured
 from hydra import compose, initialize_config_dir
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
@@ -150,33 +151,6 @@ def test_the_site_is_built_and_loads_nothing_from_elsewhere(tmp_path: Path) -> N
     formulas = pages["methods/gvr.md"].read_text()
     assert formulas.count("<math") == len(re.findall(r"\$\$.+?\$\$|\$.+?\$", TEXTS["methods/gvr.md"]))
     assert "arithmatex" not in formulas and 'display="block"' in formulas
-
-
-def keys(node: object, path: str) -> Iterator[tuple[str, object]]:
-    """The keys of a configuration's part with their values, without what names classes."""
-    for name, value in node.items() if isinstance(node, dict) else ():
-        if name == "defaults" or name.startswith("_"):
-            continue
-        key = f"{path}.{name}".lstrip(".")
-        if isinstance(value, dict):
-            yield from keys(value, key)
-        else:
-            yield key, value
-
-
-def configured() -> dict[str, list[object]]:
-    """Every key of the configuration that does not repeat another one, and the values that its files give it."""
-    found: dict[str, list[object]] = {}
-    groups = {path.name for path in conf_folder().iterdir()}
-    for path in [conf_folder() / "config.yaml", *conf_folder().glob("*/*.yaml")]:
-        text, group = path.read_text(), path.parent.name
-        if group not in ("experiment", "sweep"):
-            above = "" if "@package _global_" in text or group == "conf" else group
-            for key, value in keys(yaml.safe_load(text), above):
-                repeats = str(value).startswith("${")
-                if not repeats and not key.startswith("hydra") and key not in groups:
-                    found.setdefault(key, []).append(value)
-    return found
 
 
 def test_the_table_of_keys_is_the_configuration_s() -> None:
