@@ -72,6 +72,7 @@ def build_sampler(node: DictConfig, noise: Noise) -> Sampler:
     target, steps, eta, spacing = (options.pop(key, None) for key in ("_target_", "steps", "eta", "spacing"))
     if spacing is not None:
         options["timestep_spacing"] = spacing
+    options["trained_betas"] = noise.scheduler.betas.tolist()  # themselves: not every scheduler knows every schedule
     try:
         kind: Any = get_class(target)
         scheduler = kind.from_config(noise.scheduler.config, **options)

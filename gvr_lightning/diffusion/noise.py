@@ -29,7 +29,7 @@ class Noise:
             or "sample", x_0 itself.
 
     Raises:
-        ValueError: for a name that is not one of these.
+        ValueError: for a name that is not one of these, or betas that leave nothing of an image in the end.
     """
 
     def __init__(
@@ -53,6 +53,10 @@ class Noise:
             prediction_type=TARGETS[prediction],
             variance_type="fixed_large",  # sigma_t^2 = beta_t, as in the published CIFAR-10 models
         )
+        if not self.scheduler.alphas_cumprod[-1] > 0:  # in float32: no image could be had back from x_{T-1}
+            raise ValueError(
+                f"beta_range={list(beta_range)} over {timesteps} timesteps leaves nothing of an image: lower it"
+            )
 
     def draw(self, images: Tensor, samples: Tensor, key: int) -> tuple[Tensor, Tensor]:
         """The timestep and the noise of each image.
