@@ -1,5 +1,6 @@
 """Folders as runs leave them, without running anything."""
 
+import copy
 import csv
 import json
 import os
@@ -22,17 +23,36 @@ REGULARIZERS: dict[str, dict[str, Any]] = {
 SYMMETRIC = {"_target_": "gvr_lightning.data.label_noise.Symmetric", "rate": 0.4, "seed": 0}
 
 
-def fake_config(regularizer: str = "none", seed: int = 0, **changes: Any) -> dict[str, Any]:
-    """A resolved configuration; ``changes`` are of its top-level keys, which feed others as in conf/."""
+def fake_config(
+    regularizer: str = "none", seed: int = 0, keys: dict[str, Any] | None = None, **changes: Any
+) -> dict[str, Any]:
+    """A resolved configuration; ``changes`` are of its top-level keys, which feed others as in conf/, ``keys`` of any.
+
+    Args:
+        regularizer: one of `REGULARIZERS`.
+        seed: of the run.
+        keys: values by dotted path, set last.
+        changes: values of top-level keys.
+    """
     top = {"name": f"digits-{regularizer}", "seed": seed, "epochs": 3, "batch_size": 128, "lr": 0.02, "alpha": 0.01}
-    config: dict[str, Any] = {**top, "resume": None, "label_noise": None, **changes}
+    config: dict[str, Any] = {**top, "resume": None, "label_noise": None, **copy.deepcopy(changes)}
     config["regularizer"] = json.loads(json.dumps(REGULARIZERS[regularizer]))
     if "alpha" in config["regularizer"]["penalty"]:
         config["regularizer"]["penalty"]["alpha"] = config["alpha"]
     config |= {"optimizer": {"_target_": "torch.optim.SGD", "lr": config["lr"], "momentum": 0.9}}
     config |= {"data": {"source": {"_target_": "gvr_lightning.data.digits.Digits"}, "val_fraction": 0.1}}
     config |= {"trainer": {"max_epochs": config["epochs"], "devices": 1}, "logger": {"_target_": "csv"}}
+    for path, value in (keys or {}).items():
+        put(config, path, value)
     return config
+
+
+def put(config: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path."""
+    *nodes, last = path.split(".")
+    for name in nodes:
+        config = config.setdefault(name, {})
+    config[last] = value
 
 
 def fake_run(
@@ -46,11 +66,16 @@ def fake_run(
     rows: list[dict[str, Any]] | None = None,
     summary: dict[str, Any] | None = None,
     overrides: tuple[str, ...] = (),
+    keys: dict[str, Any] | None = None,
+    chosen: dict[str, str] | None = None,
     **changes: Any,
 ) -> Path:
-    """A finished run; ``written`` is when its summary was, in seconds, ``summary`` changes that."""
+    """A finished run; ``written`` is when its summary was, in seconds, ``summary`` changes that.
+
+    ``keys`` are values by dotted path, ``chosen`` the options of further config groups, ``changes`` top-level keys.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    config = fake_config(regularizer, seed, **changes)
+    config = fake_config(regularizer, seed, keys, **changes)
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     views = config["regularizer"]["views"]
     figures = {"test/acc": 0.9, "test/loss": 0.3} if metrics is None else metrics
@@ -71,7 +96,8 @@ def fake_run(
     if hydra:
         typed = [f"regularizer={regularizer}", f"seed={seed}", *overrides]
         typed += [f"{key}={value}" for key, value in changes.items() if not isinstance(value, dict)]
-        _write_hydra(folder / ".hydra", {"regularizer": regularizer, "data": "digits", "logger": "csv"}, config, typed)
+        choices = {"regularizer": regularizer, "data": "digits", "logger": "csv", **(chosen or {})}
+        _write_hydra(folder / ".hydra", choices, config, typed)
     return folder
 
 

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,8 @@ import pytest
 import scipy.stats
 from fake_runs import SYMMETRIC, fake_run, unfinished_run
 from PIL import Image
-from runs import tiny_run
 
+from gvr_lightning.command import command
 from gvr_lightning.errors import UserError
 from gvr_lightning.report.baselines import set_baselines
 from gvr_lightning.report.cli import main
@@ -23,7 +24,7 @@ from gvr_lightning.report.curves import bands
 from gvr_lightning.report.groups import Group, compare
 from gvr_lightning.report.metrics import Metric, number, p_value
 from gvr_lightning.report.provenance import commands
-from gvr_lightning.report.published import read_published
+from gvr_lightning.report.published import not_drawn, read_published
 from gvr_lightning.report.rows import rows_of
 from gvr_lightning.report.runs import find_runs
 from gvr_lightning.report.settings import read_report_line
@@ -235,7 +236,7 @@ def test_without_hydra_s_record_the_keys_are_the_labels(tmp_path: Path) -> None:
     assert any("penalty=GradientVariance" in label for label in labels) and any("wrap=AGR" in x for x in labels)
 
 
-def test_each_setting_has_its_own_baseline_and_table(tmp_path: Path) -> None:
+def test_each_setting_has_its_own_baseline_and_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     means = {"clean": {"none": 0.9, "gvr": 0.92}, "noisy": {"none": 0.5, "gvr": 0.6}}
     for setting, noise in (("clean", None), ("noisy", SYMMETRIC)):
         for method, mean in means[setting].items():
@@ -243,6 +244,13 @@ def test_each_setting_has_its_own_baseline_and_table(tmp_path: Path) -> None:
                 folder = tmp_path / setting / f"{method}{seed}"
                 fake_run(folder, method, seed, {"test/acc": mean + 0.01 * seed}, label_noise=noise)
     page, table, _ = report(tmp_path)
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "8 runs found, 8 averaged in 4 configurations and 2 settings."
+    assert [line.partition("%")[0] for line in printed[1:-1]] == [
+        "label_noise=none: Best test accuracy: 92.50",
+        "label_noise=symmetric: Best test accuracy: 60.50",
+    ]
+    assert all(f'<p class="lead">{line}</p>' in page for line in printed[:-1])
     found = {(row["setting"], row["configuration"]): row["difference_mean"] for row in table}
     assert found.keys() == {(f"label_noise={n}", m) for n in ("none", "symmetric") for m in ("none", "gvr")}
     assert float(found["label_noise=none", "gvr"]) == pytest.approx(0.02)
@@ -301,10 +309,10 @@ def test_different_seeds_are_paired_by_seed_and_said(tmp_path: Path) -> None:
 
 def test_what_differs_besides_the_configuration_is_warned_of(tmp_path: Path) -> None:
     fake_run(tmp_path / "a", "none")
-    changed = {"versions": {"torch": "2.10.0"}, "data_hash": "e" * 64, "git": {"commit": "f" * 40, "dirty": True}}
+    changed = {"versions": {"torch": "2.10.0"}, "world_size": 2, "git": {"commit": "f" * 40, "dirty": True}}
     fake_run(tmp_path / "b", "gvr", summary=changed)
     page, _, _ = report(tmp_path)
-    for name in ("torch", "data_hash", "git.commit"):
+    for name in ("torch", "world_size", "git.commit"):
         assert f"{name} differs between runs that are compared" in page
     assert "1 of 2 classification runs: the code had changes" in page
 
@@ -350,6 +358,17 @@ def test_both_formats_of_published_figures(tmp_path: Path) -> None:
     assert (gvr.label, gvr.metric, gvr.epochs, gvr.values) == ("gvr", "test/acc", (1, 2), (0.105, 0.2025))
     assert (sgd.epochs, adam.label, adam.metric) == ((1,), "Adam", "is/mean")
     assert (adam.epochs, adam.values, agr.values) == ((10, 400), (3.76, 7.73), (4.38,))
+
+
+def test_published_figures_of_another_task_are_named(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(PUBLISHED_ACCURACY)
+    (tmp_path / "b.csv").write_text(PUBLISHED_SCORES)
+    curves = read_published([tmp_path / "a.csv", tmp_path / "b.csv"])
+    assert not_drawn(curves, ["classification", "ddpm"]) == []
+    assert [text.partition(":")[0] for text in not_drawn(curves, ["classification"])] == [
+        *("Published, Adam", "Published, Adan(AGR)"),
+    ]
+    assert [text.partition(":")[0] for text in not_drawn(curves, ["ddpm"])] == ["Published, gvr", "Published, sgd"]
 
 
 def test_published_figures_are_drawn_and_in_no_table(tmp_path: Path) -> None:
@@ -415,10 +434,54 @@ def test_the_page_stands_alone_and_escapes_names(tmp_path: Path) -> None:
     assert "<script" not in text.replace("\\<", "") and "b\\|c" in text
 
 
+class Cells(HTMLParser):
+    """The text of every cell, with what stands before the first as its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cells: list[str] = []
+        self.inside = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in ("th", "td"):
+            self.inside = True
+            self.cells.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = self.inside and tag not in ("th", "td")
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.cells[-1] += data
+
+
 def test_markdown_page_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:
     methods(tmp_path, {"none": [0.9, 0.91, 0.935], "gvr": [0.92, 0.94, 0.93]})
-    page, table, runs = report(tmp_path)
+    fake_run(tmp_path / "nan", metrics={"test/acc": math.nan})
+    page, table, runs = report(tmp_path, "title=a *b* title")
     written = (tmp_path / "report" / "report.md").read_text()
+    parser = Cells()
+    parser.feed(page)
+    lines = [
+        line[2:-2].replace("**", "").replace("\\", "").split(" | ") for line in written.splitlines() if line[:1] == "|"
+    ]
+    cells = [cell for line in lines for cell in line if line[0] != "---"]
+    assert parser.cells == cells and len(lines) - lines.count(["---", "---"]) > 20
+    bold = re.findall(r"<td><strong>(.*?)</strong></td>", page)
+    assert bold == re.findall(r"\| \*\*(.*?)\*\*(?= \|)", written.replace("\\", "")) and len(bold) == 3
+    named = re.findall(r'<span class="dot" style="background:(.*?)"></span>(.*?)</th>', page)
+    assert named == [("#4d4d4d", "none"), ("#0072b2", "gvr")] * 3
+    assert {line[0] + line[1] for line in lines if line[0] == "---"} == {"------:", "------"}
+    again = f"gvr-report {tmp_path} 'title=a *b* title'"
+    assert f"<pre>{again.replace(chr(39), '&#39;')}</pre>" in page and written.endswith(f"\n    {again}\n")
+    assert "<title>a *b* title</title>" in page and written.startswith("# a \\*b\\* title\n")
+    heading = "classification: test accuracy, 6 runs"
+    assert f"<h2>{heading}</h2>" in page and f"\n## {heading}\n" in written
+    common = "Common to all: data=digits, epochs=3, batch_size=128, lr=0.02"
+    command = "python train.py -m regularizer=none,gvr seed=0,1,2"
+    for text in ("7 runs found, 6 averaged in 2 configurations.", common, command, "Found, but not averaged"):
+        assert text in page and text in written.replace("\\", ""), text
+    assert not re.search("Before comparing|<h3>[^C]", page) and "Before comparing" not in written
     for row in table:
         mean, sd, low, high = (100 * float(row[name]) for name in ("mean", "sd", "low", "high"))
         for text in (f"{mean:.2f} ± {sd:.2f}", f"[{low:.2f}, {high:.2f}]"):
@@ -428,7 +491,7 @@ def test_markdown_page_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:
     assert float(gvr["mean"]) == pytest.approx(sum(values) / 3)
     low, high = (100 * float(gvr[f"difference_{name}"]) for name in ("low", "high"))
     assert f"[{low:+.2f}, {high:+.2f}]" in page and f"[{low:+.2f}, {high:+.2f}]" in written.replace("\\", "")
-    assert f"p{float(gvr['p']):.2f}"[1:] in page
+    assert f"<td>{float(gvr['p']):.2f}</td>" in page
     assert (gvr["images"], gvr["images_relative"], gvr["steps_relative"]) == ("600.0", "2.0", "1.0")
     for name in re.findall(r"\]\((\S+\.png)\)", written):
         assert (tmp_path / "report" / name).exists(), name
@@ -471,14 +534,82 @@ def test_mistakes_are_one_line_each(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "file: is not a folder" in complaint(capsys, str(tmp_path / "file"))
     assert "no run in it" in complaint(capsys, str(tmp_path / "empty"))
     assert "no run to average: killed: unfinished" in complaint(capsys, str(tmp_path / "only"))
+    for name in "abcd":
+        fake_run(tmp_path / "without" / name, metrics={"own": math.nan, "other": 1.0}, task=name)
+    told = complaint(capsys, str(tmp_path / "without"))
+    assert "; b: finished: finished without test/acc; c: finished" in told and told.endswith("; and 1 more")
+    three = [str(tmp_path / "without" / name) for name in "abc"]
+    assert complaint(capsys, *three).endswith("c: finished: finished without test/acc")
+    told = complaint(capsys, str(tmp_path / "without"), "metric=own")  # which they have, and it is no number
+    assert "no run to average: a: finished: own is nan; b" in told
     assert "did you mean metric?" in complaint(capsys, str(runs), "metrc=test/acc")
-    assert "did you mean test/acc?" in complaint(capsys, str(runs), "metric=test/ac")
+    assert "metric=test/ac: no finished run has it; did you mean test/acc?" in complaint(
+        capsys, str(runs), "metric=test/ac"
+    )
     assert "did you mean gvr?" in complaint(capsys, str(runs), "baseline=gv")
     assert "published=nothing.csv: cannot be read" in complaint(capsys, str(runs), "published=nothing.csv")
     assert "--fast: there is no such flag" in complaint(capsys, str(runs), "--fast")
     assert "no folder is given" in complaint(capsys, "metric=fid")
     assert "out=: a value is missing" in complaint(capsys, str(runs), "out=")
     assert "cannot read or write" in complaint(capsys, str(runs), f"out={tmp_path / 'file'}")
+
+
+def test_without_arguments_those_of_the_process_count(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["gvr-report", "--fast"])
+    with pytest.raises(SystemExit):
+        main()
+    assert "--fast: there is no such flag" in capsys.readouterr().err
+
+
+def test_settings_that_are_not_given(tmp_path: Path) -> None:
+    settings = read_report_line([str(tmp_path)])
+    assert (settings.folders, settings.out) == ((tmp_path,), tmp_path / "report")
+    assert (settings.metric, settings.baseline, settings.published, settings.title) == (None, None, (), "Comparison")
+
+
+def test_a_setting_that_is_given_again_counts_last_and_published_files_add_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "runs").mkdir()
+    arguments = ["~/runs", "metric=fid", "published=~/a.csv", "metric=own", "out=~/o", "published=b.csv", "out=~/p"]
+    settings = read_report_line(arguments)
+    assert (settings.folders, settings.out, settings.metric) == ((tmp_path / "runs",), tmp_path / "p", "own")
+    assert settings.published == (tmp_path / "a.csv", Path("b.csv")) and settings.arguments == tuple(arguments)
+
+
+def test_the_help_names_every_setting_with_its_default(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["--help"], ["-h"], ["nowhere", "--help"]):
+        main(arguments)
+        printed = capsys.readouterr().out
+        assert printed.startswith("Compares the runs") and "\n  published=   a CSV" in printed
+        for name, default in (("out", "DIR/report"), ("metric", "by task"), ("baseline", "none"), ("title", "Comp")):
+            assert re.search(rf"\n  {name}= .*\[{default}", printed)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [
+        (UserError("a mistake"), 2, "error: a mistake\n"),
+        (PermissionError("no right"), 2, "error: cannot read or write: no right\n"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_how_a_command_ends(error: BaseException, status: int, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    def work(arguments: list[str]) -> str:
+        if arguments == ["well"]:
+            return "done"
+        raise error
+
+    command(["well"], lambda: "help", work)
+    assert capsys.readouterr() == ("done\n", "")
+    with pytest.raises(SystemExit) as end:
+        command(["badly"], lambda: "help", work)
+    assert end.value.code == status and capsys.readouterr() == ("", said)
+    with pytest.raises(ZeroDivisionError):  # a fault of the program's own is not called a mistake
+        command(["own"], lambda: "help", lambda arguments: 1 / 0)
 
 
 def test_settings(tmp_path: Path) -> None:
@@ -511,16 +642,20 @@ def test_help_is_fast_and_nothing_loads_torch(tmp_path: Path) -> None:
     assert "Usage: gvr-report" in done.stdout and done.stdout.splitlines()[-1] == "[]"
 
 
-def test_real_runs_end_to_end(tmp_path: Path) -> None:
-    for method in ("none", "gvr"):
-        for seed in (0, 1):
-            tiny_run(tmp_path / f"{method}{seed}", f"regularizer={method}", f"seed={seed}", "epochs=2")
-    _, table, runs = report(tmp_path)
-    summaries = [json.loads((tmp_path / f"gvr{seed}" / "summary.json").read_text()) for seed in (0, 1)]
+def test_real_runs_end_to_end(finished: Callable[..., Path], tmp_path: Path) -> None:
+    folders = {
+        (method, seed): finished(*option, *(["seed=1"] if seed else []))
+        for method, option in (("none", []), ("gvr", ["regularizer=gvr"]))
+        for seed in (0, 1)
+    }
+    main([*map(str, folders.values()), f"out={tmp_path}"])
+    table, runs = sheet(tmp_path / "table.csv"), sheet(tmp_path / "runs.csv")
+    summaries = [json.loads((folders["gvr", seed] / "summary.json").read_text()) for seed in (0, 1)]
     gvr = next(row for row in table if "GradientVariance" in row["configuration"])
     assert float(gvr["mean"]) == pytest.approx(sum(s["metrics"]["test/acc"] for s in summaries) / 2)
     assert float(gvr["seconds"]) == pytest.approx(sum(s["train"]["seconds"] for s in summaries) / 2)
     assert float(gvr["images"]) == summaries[0]["train"]["images"] and gvr["images_relative"] == "2.0"
     assert gvr["pairs"] == "2" and "NoPenalty" in gvr["baseline"] and all(run["averaged"] == "True" for run in runs)
-    pictures = {path.name for path in (tmp_path / "report").glob("*.png")}
+    assert len(table) == 2 and len(runs) == 4
+    pictures = {path.name for path in tmp_path.glob("*.png")}
     assert {"classification_val_acc_by_seconds.png", "classification_penalty_by_epoch.png"} <= pictures

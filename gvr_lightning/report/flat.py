@@ -19,6 +19,7 @@ BOOKKEEPING = (
     *("data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 )
+CUT = 12  # characters of a hash that are shown
 PLACES = ("*.root",)  # where the data lies, which says nothing if each source has given the same data
 # Top-level keys that act through another alone: that one counts, so that alpha splits no runs without a penalty.
 TAKERS = {"alpha": "regularizer.penalty.alpha", "lr": "optimizer.lr", "epochs": "trainer.max_epochs"}
@@ -41,6 +42,9 @@ def defining(runs: Sequence[Run]) -> list[Flat]:
         (flat.get("data.source._target_"), run.summary.get("data_hash")) for run, flat in zip(runs, flats, strict=True)
     }
     same_data = len(data) == len({source for source, _ in data})
+    if not same_data:  # one source has given several data sets
+        for flat, run in zip(flats, runs, strict=True):
+            flat["data.hash"] = str(run.summary.get("data_hash"))[:CUT]
     patterns = (*BOOKKEEPING, *TAKERS, *(PLACES if same_data else ()))
     names = dict.fromkeys(name for flat in flats for name in flat)
     dropped = {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}

@@ -62,7 +62,8 @@ def _line(axes: Any, band: Band, metric: Metric, look: Look) -> None:
         label=wrapped(band.label, 26),
     )
     if band.low is not None and band.high is not None:
-        low = np.maximum(metric.scale * band.low, 1e-3 * mean)  # none of these goes below zero, which a log scale lacks
+        low = metric.scale * band.low
+        low = np.where(mean > 0, np.maximum(low, 1e-3 * mean), low)  # of what is positive: a log scale lacks zero
         axes.fill_between(band.x, low, metric.scale * band.high, color=look.colour, alpha=0.15, linewidth=0)
 
 

@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from gvr_lightning.config.wording import show
-from gvr_lightning.report.flat import TAKERS, flatten
+from gvr_lightning.report.flat import CUT, TAKERS, flatten
 from gvr_lightning.report.groups import Comparison, Setting
 from gvr_lightning.report.runs import Run
 from gvr_lightning.report.tables import Cell, Table
@@ -23,7 +23,6 @@ SAME = (
 SHOWN = ("epochs", "batch_size", "lr")  # beside the options, where all runs agree
 UNTOLD = ("logger", "trainer", "experiment")  # options that say nothing about the method
 Line = dict[str, str]  # of a command: its keys and values
-CUT = 12  # characters of a hash
 
 
 def warnings(comparison: Comparison) -> list[str]:
