@@ -1,5 +1,9 @@
 """Views: what they are made of, and what they depend on."""
 
+import itertools
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -73,6 +77,69 @@ def test_draws_are_uniform() -> None:
     torch.testing.assert_close(frequency, torch.full((9,), 1 / 9), atol=0.01, rtol=0)
 
 
+def by_hand(image: np.ndarray, draws: list[float], aug: Augmentation, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """A view of one image, pixel after pixel, from its six draws: mirrored?, crop, crop, hole, hole, any hole?"""
+    C, H, W = image.shape
+    top, left = (int(u * (2 * aug.padding + 1)) - aug.padding for u in draws[1:3])
+    hole_top, hole_left = (int(u * n) - aug.cutout // 2 for u, n in zip(draws[3:5], (H, W), strict=True))
+    view = np.zeros((C, H, W))
+    for y, x in itertools.product(range(H), range(W)):
+        row, column = y + top, (W - 1 - x if aug.flip and draws[0] < 0.5 else x) + left
+        black = not (0 <= row < H and 0 <= column < W)
+        view[:, y, x] = ((0 if black else image[:, row, column] / 255) - mean) / std
+        in_hole = hole_top <= y < hole_top + aug.cutout and hole_left <= x < hole_left + aug.cutout
+        if draws[5] < aug.cutout_prob and in_hole:
+            view[:, y, x] = 0
+    return view
+
+
+SETTINGS: list[dict[str, Any]] = [
+    {"padding": 0, "flip": False, "cutout": 0},
+    {"padding": 0, "flip": True, "cutout": 0},
+    {"padding": 2, "flip": False, "cutout": 0},
+    {"padding": 1, "flip": True, "cutout": 3},
+    {"padding": 7, "flip": True, "cutout": 2, "cutout_prob": 1.0},  # more than the image
+    {"padding": 0, "flip": False, "cutout": 1, "cutout_prob": 1.0},
+    {"padding": 0, "flip": False, "cutout": 4, "cutout_prob": 0.2},
+    {"padding": 0, "flip": True, "cutout": 30, "cutout_prob": 0.7},
+    {"padding": 1, "flip": False, "cutout": 5, "cutout_prob": 0.0},
+    {},  # as published: 4, true, 16, 0.5
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS)
+@pytest.mark.parametrize("shape", [(3, 5, 9), (1, 9, 4), (3, 6, 6)])
+def test_views_are_those_made_pixel_by_pixel(settings: dict[str, Any], shape: tuple[int, int, int]) -> None:
+    x = torch.randint(0, 256, (9, *shape), generator=torch.Generator().manual_seed(1)).to(torch.uint8)
+    index, keys, given = torch.arange(9) * 5 + 2, [3, -8], x.clone()
+    mean, std = MEAN[: shape[0]], STD[: shape[0]]
+    aug = Augmentation(**settings)
+    views = aug(x, mean, std, index, keys)
+    assert torch.equal(x, given) and len(views) == 2
+    for key, view in zip(keys, views, strict=True):
+        assert view.shape == x.shape and view.dtype == torch.float32
+        draws = uniform(key, index, 6).T.tolist()
+        for image, u, got in zip(x.numpy(), draws, view, strict=True):
+            np.testing.assert_allclose(got, by_hand(image, u, aug, mean.numpy(), std.numpy()), atol=2e-6)
+
+
+def test_the_usual_augmentation_is_the_published_one() -> None:
+    x, index = images(20, side=24), torch.arange(20)
+    published = Augmentation(padding=4, flip=True, cutout=16, cutout_prob=0.5)
+    assert torch.equal(Augmentation()(x, MEAN, STD, index, [5])[0], published(x, MEAN, STD, index, [5])[0])
+
+
+def test_every_crop_and_hole_is_drawn_equally_often_along_both_axes() -> None:
+    n, (H, W) = 20_000, (3, 5)
+    x = torch.arange(1, H * W + 1, dtype=torch.uint8).view(1, 1, H, W).expand(n, 1, H, W)
+    zero, one = torch.zeros(1), torch.ones(1) / 255  # views keep their bytes
+    crop = Augmentation(padding=1, flip=True, cutout=0)(x, zero, one, torch.arange(n), [1])[0]
+    kinds, counts = crop.round().view(n, -1).unique(dim=0, return_counts=True)
+    assert len(kinds) == 2 * 3 * 3 and (counts / n - 1 / 18).abs().max() < 0.01
+    hole = Augmentation(padding=0, flip=False, cutout=1, cutout_prob=0.75)(x, zero, one, torch.arange(n), [1])[0] == 0
+    torch.testing.assert_close(hole.float().mean((0, 1)), torch.full((H, W), 0.75 / 15), atol=0.006, rtol=0)
+
+
 def test_a_view_depends_on_its_sample_and_its_key_alone() -> None:
     x, index = images(), torch.arange(64) * 17 + 3
     view1, view2 = augment(x, [1, 2], index)
@@ -80,6 +147,48 @@ def test_a_view_depends_on_its_sample_and_its_key_alone() -> None:
     order = torch.randperm(64, generator=torch.Generator().manual_seed(1))[:10]
     again = augment(x[order], [2], index[order])[0]
     assert torch.equal(again, view2[order])
+
+
+def splitmix64(x: int) -> int:
+    """Of Steele, Lea and Flood (2014), by Python's integers: the output of a generator whose state has become ``x``."""
+    x = (x ^ x >> 30) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ x >> 27) * 0x94D049BB133111EB % 2**64
+    return x ^ x >> 31
+
+
+GAMMA = 0x9E3779B97F4A7C15
+
+
+def unsigned_hash(*coordinates: int) -> int:
+    key = 0
+    for c in coordinates:
+        key = splitmix64(((key ^ c % 2**64) + GAMMA) % 2**64)
+    return key
+
+
+def test_random_numbers_are_splitmix64_s() -> None:
+    assert splitmix64(1234567 + GAMMA) == 6457827717110365317 and splitmix64(0) == 0  # the published test value
+    for coordinates in ((1234567,), (0,), (-1,), (3, -7, 2**40), (2**63, 1), (1, 0, 0, 5)):
+        assert hash_key(*coordinates) % 2**64 == unsigned_hash(*coordinates)
+        assert -(2**63) <= hash_key(*coordinates) < 2**63
+    index = [0, 1, 17, 59_999, 2**40]
+    for key in (0, 5, -1, hash_key(1, 2)):
+        expected = [
+            [splitmix64((splitmix64((i * GAMMA + key) % 2**64) + k * GAMMA) % 2**64) >> 40 for i in index]
+            for k in (1, 2, 3)
+        ]
+        found = uniform(key, torch.tensor(index), 3)
+        assert found.dtype == torch.float32 and (found * 2**24).tolist() == expected
+
+
+def test_an_order_is_by_its_key_alone() -> None:
+    state = torch.random.get_rng_state()
+    orders = [permutation(key, 40) for key in (0, 1, -1, hash_key(1), hash_key(2))]
+    assert torch.equal(state, torch.random.get_rng_state())
+    assert len({tuple(order.tolist()) for order in orders}) == 5
+    torch.rand(3)
+    assert torch.equal(permutation(-1, 40), orders[2]) and orders[0].dtype == torch.int64
+    assert permutation(3, 6).tolist() == [4, 0, 3, 2, 1, 5]  # in every version
 
 
 def test_random_numbers_are_uniform_and_do_not_repeat() -> None:
@@ -114,6 +223,27 @@ def test_a_transform_of_ones_own_gets_a_draw_for_each_image() -> None:
         assert distance.min() < 1e-5
         found.append(int(distance.argmin()))
     assert len(set(found)) > 8
+
+
+def test_a_transform_of_ones_own_is_seeded_by_key_and_number() -> None:
+    per_image = PerImage(lambda image: torch.rand(3, 2, 4))
+    index = torch.tensor([4, 0])
+    views = per_image(images(2), torch.zeros(3), torch.ones(3), index, [7, -9])
+    for key, view in zip((7, -9), views, strict=True):
+        for i, got in zip((4, 0), view, strict=True):
+            assert torch.equal(got, torch.rand(3, 2, 4, generator=torch.Generator().manual_seed(hash_key(key, i))))
+    (none,) = per_image(images(2)[:0], MEAN, STD, index[:0], [7])
+    assert none.shape == (0, 3, 2, 4) and none.dtype == torch.float32
+    assert all(view.shape == (0, 3, 12, 12) for view in augment(images(2)[:0], [7, 8]))
+
+
+def test_bytes_are_normalised_as_numbers_from_0_to_1() -> None:
+    x = images(5)
+    expected = (x.numpy() / 255 - MEAN.numpy().reshape(3, 1, 1)) / STD.numpy().reshape(3, 1, 1)
+    for given in (x, x.double() / 255, x.float() / 255):
+        found = normalise(given, MEAN, STD)
+        assert found.dtype == torch.float32
+        np.testing.assert_allclose(found, expected, atol=2e-6)
 
 
 def test_channel_moments_are_those_of_the_chosen_images() -> None:

@@ -1,7 +1,8 @@
 """Label noise: exact rates, the right labels, the same everywhere, and what a run says of it."""
 
+import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,12 @@ from gvr_lightning.errors import UserError
 
 N = 10_000
 TEN = tuple("abcdefghij")
+OFFICIAL_COARSE_LABELS = [  # of CIFAR-100's classes, as its files number both
+    *(4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11, 6, 11, 5, 10, 7, 6, 13, 15, 3, 15, 0, 11, 1),
+    *(10, 12, 14, 16, 9, 11, 5, 5, 19, 8, 8, 15, 13, 14, 17, 18, 10, 16, 4, 17, 4, 2, 0, 17, 4, 18, 17, 10, 3, 2, 12),
+    *(12, 16, 12, 1, 9, 19, 2, 10, 0, 1, 16, 12, 9, 13, 15, 13, 16, 19, 2, 4, 6, 19, 5, 5, 8, 19, 18, 1, 2, 15, 6, 0),
+    *(17, 8, 14, 13),
+]
 
 
 def noisy(noise: LabelNoise, classes: Sequence[str] = TEN) -> tuple[Tensor, Tensor]:
@@ -45,6 +52,13 @@ def test_symmetric_noise_draws_every_other_class_equally_often() -> None:
     expected = N / 9
     chi2 = float(((counts[1:] - expected) ** 2 / expected).sum())
     assert chi2 < 26.1  # 99.9% quantile with 8 degrees of freedom
+
+
+def test_inclusive_noise_draws_every_class_equally_often() -> None:
+    true, labels = noisy(SymmetricInclusive(1.0))
+    for part in (labels, labels[true == 9]):
+        counts, expected = torch.bincount(part, minlength=10), len(part) / 10
+        assert len(counts) == 10 and float(((counts - expected) ** 2 / expected).sum()) < 27.9  # 99.9%, 9 degrees
 
 
 def test_inclusive_noise_may_draw_the_true_class() -> None:
@@ -75,7 +89,10 @@ def test_asymmetric_noise_stays_within_the_superclasses_of_cifar100() -> None:
     true, labels = noisy(Asymmetric(1.0), CIFAR100)
     becomes = {CIFAR100[a]: CIFAR100[b] for a, b in zip(true.tolist(), labels.tolist(), strict=True)}
     assert becomes["beaver"] == "dolphin" and becomes["whale"] == "beaver" and becomes["apple"] == "mushroom"
+    coarse = [next(i for i, superclass in enumerate(SUPERCLASSES) if name in superclass) for name in CIFAR100]
+    assert coarse == OFFICIAL_COARSE_LABELS
     for superclass in SUPERCLASSES:  # one cycle through all five
+        assert all(becomes[a] == b for a, b in zip(sorted(superclass), sorted(superclass)[1:], strict=False))
         seen, name = [], superclass[0]
         for _ in range(5):
             seen.append(name)
@@ -100,12 +117,68 @@ def test_its_seed_is_its_own_and_lower_rates_are_contained() -> None:
     assert int(((other != true) & wrong).sum()) < 0.3 * int(wrong.sum())  # a fifth by chance
 
 
+def test_what_a_label_becomes_depends_on_the_sample_and_the_seed() -> None:
+    true, labels = noisy(Symmetric(1.0))
+    some = torch.randperm(N, generator=torch.Generator().manual_seed(0))[:500]
+    assert torch.equal(Symmetric(1.0)(true[some], some, TEN), labels[some]), "whatever else is trained on"
+    other = noisy(Symmetric(1.0, seed=1))[1]
+    assert abs(int((other == labels).sum()) - N / 9) < 4 * (N * 8 / 81) ** 0.5  # equal by chance
+
+
+def test_labels_are_drawn_as_they_always_were() -> None:
+    """Figures of different versions are of the same wrong labels."""
+    true, index, four = torch.arange(8) % 4, torch.arange(10, 18), TEN[:4]
+    kinds = (Symmetric, SymmetricInclusive, PairFlip)
+    found = [kind(0.5, seed=2)(true, index, four).tolist() for kind in kinds]
+    assert found == [[0, 1, 1, 3, 2, 1, 3, 0], [0, 1, 3, 3, 2, 1, 0, 0], [0, 1, 3, 3, 1, 1, 3, 0]]
+
+
+def test_usual_pairs_go_by_the_classes_names_in_any_order() -> None:
+    names = tuple(reversed(CIFAR10))
+    true, labels = noisy(Asymmetric(1.0), names)
+    pairs = {(names[a], names[b]) for a, b in zip(true.tolist(), labels.tolist(), strict=True) if a != b}
+    assert pairs == {
+        *(("truck", "automobile"), ("bird", "airplane"), ("deer", "horse"), ("cat", "dog"), ("dog", "cat"))
+    }
+
+
+def test_a_map_s_names_go_before_its_numbers() -> None:
+    true, labels = noisy(Asymmetric(1.0, map={"2": "1", "x": 0}), ("1", "2", "x", "3"))
+    becomes = dict(zip(true.tolist(), labels.tolist(), strict=True))
+    assert becomes == {0: 0, 1: 0, 2: 0, 3: 3}  # "0" names no class: it is the first, which is x's partner
+
+
+@pytest.mark.parametrize("kind", [Symmetric, SymmetricInclusive, PairFlip])
+def test_one_class_has_no_wrong_labels(kind: type[LabelNoise]) -> None:
+    with pytest.raises(UserError, match="one class has no wrong labels"):
+        kind(0.4)(torch.zeros(5, dtype=torch.int64), torch.arange(5), ("a",))
+    assert kind(1.0)(torch.tensor([0, 1]), torch.arange(2), ("a", "b")).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("noise", "kind"),
+    [
+        (Symmetric(), "symmetric"),
+        (SymmetricInclusive(), "symmetric_inclusive"),
+        (PairFlip(), "pairflip"),
+        (Asymmetric(map={"a": "b"}), "asymmetric"),
+    ],
+)
+def test_what_it_did_is_told(noise: LabelNoise, kind: str) -> None:
+    true, labels = noisy(noise)
+    told, wrong = noise.record(true, labels), int((true != labels).sum())
+    expected = {"kind": kind, "rate": 0.4, "seed": 0, "wrong": wrong, "of": N, "actual_rate": wrong / N}
+    assert told == expected | {"hash": hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest()}
+
+
 @pytest.mark.parametrize(
     ("noise", "words"),
     [
         (Asymmetric(0.4), "label_noise.map"),
         (Asymmetric(0.4, map={"a": "zebra"}), "'zebra'.*classes are a, b"),
         (Asymmetric(0.4, map={10: "a"}), "no class 10"),
+        (Asymmetric(0.4, map={"a": -1}), "no class -1"),
+        (Asymmetric(0.4, map={"a": 9, "k": "b"}), "no class 'k'"),
     ],
 )
 def test_a_map_that_does_not_fit_is_named(noise: LabelNoise, words: str) -> None:
@@ -114,8 +187,10 @@ def test_a_map_that_does_not_fit_is_named(noise: LabelNoise, words: str) -> None
 
 
 def test_a_rate_out_of_range_is_named() -> None:
-    with pytest.raises(UserError, match=r"label_noise.rate=1.2"):
-        Symmetric(1.2)
+    for kind in (Symmetric, SymmetricInclusive, PairFlip, Asymmetric):
+        for rate in (1.2, -0.1):
+            with pytest.raises(UserError, match=rf"label_noise.rate={rate}"):
+                kind(rate)
 
 
 def digits(noise: LabelNoise | None, **options: int) -> ViewsDataModule:
@@ -193,8 +268,10 @@ def test_the_wrong_labels_are_memorised_in_the_end(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def two() -> Pool:
-    return Pool(2)
+def two() -> Iterator[Pool]:
+    pool = Pool(2)
+    yield pool
+    pool.close()
 
 
 @pytest.mark.parametrize("case", CASES)
