@@ -801,6 +801,14 @@ def test_the_validation_loss_is_the_average_network_s_however_batched(monkeypatc
     assert not torch.equal(noisy.target[0], module.examples(source).target[0])  # not training's draws
 
 
+def test_an_average_remembers_ten_thousand_updates_if_nothing_is_said() -> None:
+    module = task()
+    for weight in (1.0, 2.0):
+        module.model.weight.data.fill_(weight)
+        module.ema.update_parameters(module.model)
+    assert float(module.averaged.weight) == pytest.approx(1.0001, abs=1e-6)
+
+
 def test_the_optimizer_has_no_averaged_weights() -> None:
     module = task()
     module._trainer = SimpleNamespace(estimated_stepping_batches=10, max_epochs=1)  # type: ignore[assignment]

