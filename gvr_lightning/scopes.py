@@ -35,7 +35,7 @@ def head(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor
     if not _is_linear(model, passes):
         return gradient_variance(losses, head_parameters(model), passes[0].processes)
     logits = [p.logits for p in passes]
-    return last_layer_variance(losses, logits, _features(passes), model.head.bias is not None, _fullest(passes))
+    return last_layer_variance(losses, logits, _features(passes), _has_bias(model), _fullest(passes))
 
 
 def head_per_sample(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
@@ -43,8 +43,7 @@ def head_per_sample(model: Network, criterion: Criterion, passes: Sequence[Pass]
     if not _is_linear(model, passes):
         raise ValueError(f"per_sample needs a linear last layer over (B, D) features, not {type(model.head).__name__}")
     logits, targets = [p.logits for p in passes], [p.target for p in passes]
-    bias = model.head.bias is not None
-    return per_sample_variance(criterion, logits, _features(passes), targets, bias, passes[0].weight)
+    return per_sample_variance(criterion, logits, _features(passes), targets, _has_bias(model), passes[0].weight)
 
 
 def last_stage(model: Network, criterion: Criterion, passes: Sequence[Pass]) -> Tensor:
@@ -94,9 +93,12 @@ def head_parameters(model: Network) -> list[nn.Parameter]:
 
 def linear_head_parameters(model: Network) -> list[nn.Parameter]:
     """Likewise, of a linear last layer."""
+    params = head_parameters(model)
     if not isinstance(model.head, nn.Linear):
         raise ValueError(f"per_sample needs a linear last layer, not {type(model.head).__name__}")
-    return head_parameters(model)
+    if not model.head.weight.requires_grad:
+        raise ValueError("per_sample needs a last layer whose weight is trained, not its bias alone")
+    return params
 
 
 def last_stage_parameters(model: Network) -> list[nn.Parameter]:
@@ -126,7 +128,13 @@ def _cast(x: View, dtype: torch.dtype) -> View:
 
 
 def _is_linear(model: Network, passes: Sequence[Pass]) -> bool:
-    return isinstance(model.head, nn.Linear) and all(f.ndim == 2 for f in _features(passes))
+    """Whether the closed form is that of the last layer's trainable parameters."""
+    trained = isinstance(model.head, nn.Linear) and model.head.weight.requires_grad
+    return trained and all(f.ndim == 2 for f in _features(passes))
+
+
+def _has_bias(model: Network) -> bool:
+    return model.head.bias is not None and model.head.bias.requires_grad
 
 
 def _fullest(passes: Sequence[Pass]) -> Share | None:

@@ -396,6 +396,19 @@ def test_twenty_steps_equal_a_hand_written_loop(name: str, with_closure: bool) -
     assert not torch.allclose(model.out.weight, untouched.out.weight, rtol=1e-3)
 
 
+def test_every_group_is_regularized_tensor_by_tensor() -> None:
+    model, reference = network(), network()
+    groups, plain = (
+        [{"params": [m.mix]}, {"params": [m.out.weight], "lr": 0.5}, {"params": [m.out.bias, m.scale]}]
+        for m in (model, reference)
+    )
+    backward(reference)
+    regularize_by_loop(reference)
+    SGD(plain, lr=0.1).step()
+    train(AGR(SGD(groups, lr=0.1)), model, range(1))
+    same(model, reference, rtol=1e-13)
+
+
 def test_the_loss_of_the_closure_is_returned() -> None:
     model = network()
     optimizer = AGR(SGD(model.parameters(), lr=0.1))

@@ -1,8 +1,9 @@
-"""Consistency: the symmetric KL divergence, against torch's own divergences and in several processes."""
+"""Consistency: the symmetric KL divergence, against torch's own; it and BatchNorm's options in several processes."""
 
 import math
 from collections.abc import Iterator
 from itertools import permutations
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from torch.distributions import Categorical, kl_divergence
 from gvr_lightning.config.check import check
 from gvr_lightning.consistency import Consistency, symmetric_kl
 from gvr_lightning.distributed.shards import shard
+from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm, synchronise, uncounted
 from gvr_lightning.errors import UserError
 
 
@@ -146,3 +148,77 @@ def test_mistakes_end_in_one_line(line: str, said: str) -> None:
         check(line.split())
     assert said in str(caught.value) and "\n" not in str(caught.value) and "gvr_split" not in str(caught.value)
     check(["regularizer=consistency", "regularizer.views=3", "alpha=1", "task.compile=true"])
+
+
+# --- BatchNorm over processes ----------------------------------------------------------------------------------------
+
+NORMS: dict[str, dict[str, Any]] = {
+    "usual": {},
+    "average of all": {"momentum": None},
+    "other numbers": {"momentum": 0.3, "eps": 0.5},
+    "without weights": {"affine": False},
+    "without statistics": {"track_running_stats": False},
+}
+
+
+def norm(options: dict[str, Any]) -> nn.BatchNorm2d:
+    torch.manual_seed(0)
+    made = nn.BatchNorm2d(3, **options)
+    for p in made.parameters():
+        nn.init.normal_(p)
+    return made
+
+
+def pixels(step: int = 0) -> Tensor:
+    return 3 + 2 * torch.randn(5, 3, 2, 4, generator=torch.Generator().manual_seed(step))
+
+
+@pytest.mark.parametrize("options", NORMS)
+def test_synchronised_batchnorm_keeps_every_option(options: str) -> None:
+    ours, theirs = nn.Sequential(norm(NORMS[options])), norm(NORMS[options])
+    ours.train(options != "usual")
+    synchronise(ours)
+    assert isinstance(ours[0], SyncBatchNorm) and ours[0].training == (options != "usual")
+    ours.train()
+    for step in range(3):
+        torch.testing.assert_close(ours(pixels(step)), theirs(pixels(step)))
+    assert ours[0].state_dict().keys() == theirs.state_dict().keys()
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours[0].state_dict().items())
+    torch.testing.assert_close(ours.eval()(pixels(9)), theirs.eval()(pixels(9)))
+    again = synchronise(ours)
+    assert again[0] is ours[0]  # type: ignore[index]
+    assert isinstance(synchronise(norm(NORMS[options])), SyncBatchNorm)  # a network that is nothing else
+
+
+def normalised(options: dict[str, Any]) -> dict[str, Any]:
+    """On two processes, of which the second has no row in the last step: one of zeros stands in for it."""
+    layer, rank = synchronise(norm(options)), torch.distributed.get_rank()
+    mine = slice(2) if rank == 0 else slice(2, None)
+    outputs = [layer(pixels(step)[mine]).detach() for step in range(3)]
+    if rank:
+        with uncounted(layer):
+            layer(torch.zeros(1, 3, 2, 4))
+    else:
+        outputs.append(layer(pixels(3)).detach())
+    assert layer.counted
+    half = layer(pixels(4)[2 * rank : 2 * rank + 2].bfloat16())
+    return {"outputs": outputs, "state": layer.state_dict(), "half": half.detach()}
+
+
+@pytest.mark.parametrize("options", NORMS)
+def test_over_processes_batchnorm_is_that_of_all_rows(two: Pool, options: str) -> None:
+    layer = norm(NORMS[options])
+    expected = [layer(pixels(step)) for step in range(4)]
+    expected.append(layer(pixels(4)[:4].bfloat16().float()))
+    first, second = two(normalised, NORMS[options])
+    for step in range(3):
+        found = torch.cat([first["outputs"][step], second["outputs"][step]])
+        torch.testing.assert_close(found, expected[step], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(first["outputs"][3], expected[3], rtol=1e-5, atol=1e-5)
+    half = torch.cat([first["half"], second["half"]])
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), expected[4], rtol=1e-2, atol=1e-2)
+    for state in (first["state"], second["state"]):
+        assert state.keys() == layer.state_dict().keys()
+        for name, value in layer.state_dict().items():
+            torch.testing.assert_close(state[name], value, rtol=1e-5, atol=1e-6)

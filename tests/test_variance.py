@@ -86,17 +86,17 @@ def rows_of(keys: Tensor, v: int, n: int) -> Tensor:
 
 
 @pytest.mark.parametrize("layers", ["head", "last_stage", "all", ["backbone.early.*"]])
-@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize("name", ["cross_entropy", "sum", "weighted"])
-def test_subsets_of_any_layers(name: str, shared: bool, layers: str | list[str]) -> None:
+def test_subsets_of_any_layers(name: str, same: bool, layers: str | list[str]) -> None:
     model, (x, y), criterion = network(True), batch(3), CRITERIA[name]
     keys = torch.rand(3, B, generator=torch.Generator().manual_seed(2))
-    rows = [rows_of(keys, 0 if shared else v, 5) for v in range(3)]
+    rows = [rows_of(keys, 0 if same else v, 5) for v in range(3)]
     losses = [criterion(model(v[r]), y[r]) for v, r in zip(x, rows, strict=True)]
     prefix = {"head": ("head",), "last_stage": ("head", "backbone.last_stage"), "all": ("",)}
     wanted = prefix.get(str(layers), ("backbone.early",))
     expected = by_definition(losses, [p for n, p in model.named_parameters() if n.startswith(wanted)])
-    ours = GradientVariance(layers=layers, subset=5, shared=shared)(model, criterion, x, y, keys)
+    ours = GradientVariance(layers=layers, subset=5, shared=same)(model, criterion, x, y, keys)
     assert_same(ours.penalty, expected, model)
 
 
