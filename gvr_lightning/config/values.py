@@ -68,7 +68,7 @@ def _resolve(config: DictConfig, raw: Any, path: str) -> Any:
         if "HydraConfig was not set" in str(error):  # by way of another key
             return raw
         raise UserError(f"{path}={raw}: {one_line(error)}") from error
-    return OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+    return _resolve(config, OmegaConf.to_container(value), path) if OmegaConf.is_config(value) else value
 
 
 def is_open(value: Any) -> bool:
