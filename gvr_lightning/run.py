@@ -99,7 +99,7 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
     interruption, progress = Interruption(checkpoints), RunProgress(throughput)
     with one_a_machine_first():
         generation = build_generation(cfg, data, task, folder, progress)
-    callbacks: list[Callback] = [throughput, interruption, checkpoints, AGRStatistics(), progress]
+    callbacks: list[Callback] = [throughput, AGRStatistics(), interruption, checkpoints, progress]
     callbacks += [generation] if generation else []
     if first:
         folder.mkdir(parents=True, exist_ok=True)

@@ -321,7 +321,7 @@ VALID: list[str | list[str]] = [
     "regularizer=glob(gvr*) optimizer=sgd,adamw lr=choice(0.1,0.2) seed=range(0,100000) alpha=interval(0.0,1.0)",
     "data=image_folder data.root=photos data.image_size=32 model=resnet20",
     "experiment=gvr_cifar100 regularizer=gvr model=resnet20 epochs=1",
-    "experiment=glob(*)",
+    "experiment=glob(agr*)",
     "~experiment",
     "resume=outputs/digits-gvr/2030-01-01",
     ["resume='outputs/with space'"],

@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins import MixedPrecision
-from torch import nn
+from torch import Tensor, nn
 
 from gvr_lightning import AGR, GradientVariance
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.errors import TrainingError, UserError
+from gvr_lightning.loggers import CsvLogger, read_metrics
 from gvr_lightning.models.resnet import resnet
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.optim import agr, schedules
@@ -43,16 +44,13 @@ def task(model: nn.Module | None = None, **options: Any) -> ClassificationTask:
     return ClassificationTask(model=model or small_cnn((1, 8, 8), 4, width=8), num_classes=4, **settings)
 
 
-def fit(module: ClassificationTask, source: ViewsDataModule, tmp_path: Path, **options: Any) -> Trainer:
-    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False} | options
-    trainer = Trainer(
-        **settings,
-        default_root_dir=tmp_path,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    trainer.fit(module, source)
+def fit(
+    module: ClassificationTask, source: ViewsDataModule, tmp_path: Path, resume: Path | None = None, **options: Any
+) -> Trainer:
+    settings = {"max_epochs": 2, "accelerator": "cpu", "logger": False, "enable_checkpointing": False}
+    settings |= {"enable_progress_bar": False, "enable_model_summary": False, "num_sanity_val_steps": 0} | options
+    trainer = Trainer(**settings, default_root_dir=tmp_path)
+    trainer.fit(module, source, ckpt_path=resume)
     return trainer
 
 
@@ -223,6 +221,145 @@ def test_a_loss_that_is_not_finite_stops_before_it_does_harm(tmp_path: Path) -> 
     ours = task(optimizer=partial(torch.optim.SGD, lr=1e20))
     with pytest.raises(TrainingError, match=r"step 1 .*penalty .*alpha 0.1.*lower lr \(now 1e\+20\)"):
         fit(ours, data(), tmp_path)
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_update(tmp_path: Path) -> None:
+    """The loss being finite: the weights are those of the update before."""
+    ours, calls = task(penalty=NoPenalty()), [0]
+
+    def criterion(output: Tensor, target: Tensor) -> Tensor:
+        calls[0] += 1
+        if calls[0] > 2:  # two views: the second update
+            output.register_hook(lambda grad: grad * float("inf"))
+        return F.cross_entropy(output, target)
+
+    ours.criterion = criterion  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match=r"the gradient is not finite at step 1 \(epoch 0\): losses 1\.\d+, 1\."):
+        fit(ours, data(), tmp_path)
+    expected = task(penalty=NoPenalty())
+    fit(expected, data(), tmp_path, max_steps=1)
+    assert_equal(ours.model, expected.model, 0.0)
+
+
+@pytest.mark.filterwarnings("ignore:Detected call of .lr_scheduler.step")  # the scaler lets the first update out
+def test_a_scaler_s_overflows_are_its_own_affair(tmp_path: Path) -> None:
+    """It lets such updates out and tries a smaller scale; they are not those that stop a run or are counted."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**26)
+    ours = task(penalty=NoPenalty())
+    before = {name: p.detach().clone() for name, p in ours.model.named_parameters()}
+    fit(ours, data(), tmp_path, max_epochs=6, plugins=[MixedPrecision("16-mixed", "cpu", scaler)])
+    assert scaler.get_scale() < 2.0**26 and ours.non_finite.skipped == 0
+    for name, p in ours.model.named_parameters():
+        assert p.isfinite().all() and not torch.equal(before[name], p), name
+
+
+def test_the_figures_of_an_epoch_can_be_monitored(tmp_path: Path) -> None:
+    ours = task()
+    found = fit(ours, data(), tmp_path).callback_metrics
+    for name in ("train/loss", "train/penalty", "train/penalty_share", "train/acc", "train/view_agreement"):
+        assert float(found[name]) == pytest.approx(ours.last_row[name], rel=1e-6)
+
+
+def test_frozen_parameters_stay_and_are_not_the_optimizer_s(tmp_path: Path) -> None:
+    given: list[nn.Parameter] = []
+
+    def optimizer(params: list[nn.Parameter]) -> torch.optim.Optimizer:
+        given.extend(params)
+        return SGD(params, weight_decay=0.1)
+
+    model = small_cnn((1, 8, 8), 4, width=8)
+    model.backbone.early.requires_grad_(False)
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    fit(task(model, optimizer=optimizer, wrap=AGR), data(), tmp_path)
+    learning = {name: p for name, p in model.named_parameters() if not name.startswith("backbone.early")}
+    assert [id(p) for p in given] == [id(p) for p in learning.values()] and len(given) == 8
+    for name, p in model.named_parameters():
+        assert torch.equal(before[name], p) == (name not in learning), name
+
+
+class Watch(nn.Module):
+    """Keeps what it is given, and passes it on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[bool, Tensor]] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append((self.training, x.detach()))
+        return x
+
+
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_the_memory_format_is_that_of_images_and_weights(tmp_path: Path, channels_last: bool) -> None:
+    images = torch.randint(0, 256, (20, 3, 6, 5), dtype=torch.uint8)
+    part = ImageSet(images, torch.arange(20) % 4)
+    source = ViewsDataModule(lambda: Splits(part, part, tuple("abcd"), ""), Augmentation(1, False, 0), val_fraction=0.2)
+    source.setup()
+    model, watch = small_cnn((3, 6, 5), 4, width=8), Watch()
+    model.backbone.early.insert(0, watch)
+    ours = task(model, penalty=NoPenalty(), channels_last=channels_last)
+    fit(ours, source, tmp_path, max_epochs=1)
+    assert {training for training, _ in watch.seen} == {True, False}
+    wide = [p for p in model.parameters() if p.ndim == 4 and p.shape[1] > 1]
+    assert wide and ours.automatic_optimization is False
+    for tensor in [*(x for _, x in watch.seen), *wide]:
+        assert tensor.is_contiguous(memory_format=torch.channels_last) == channels_last
+        assert tensor.is_contiguous() != channels_last
+
+
+class Ones(nn.Module):
+    """As many ones, whatever it is given."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 0 + 1
+
+
+def masks(folder: Path, source: ViewsDataModule, **options: Any) -> list[list[float]]:
+    """What dropout leaves of ones in each pass of a training."""
+    watch, model = Watch(), small_cnn((1, 8, 8), 4, width=8)
+    model.backbone.last_stage.extend([Ones(), nn.Dropout(0.5), watch])
+    fit(task(model, penalty=NoPenalty(), **options), source, folder)
+    return [x.flatten().tolist() for training, x in watch.seen if training]
+
+
+def test_dropout_is_another_in_every_update_and_the_same_in_every_run_of_a_seed(tmp_path: Path) -> None:
+    ones = [data(), data(), data()]
+    first, again, other = (masks(tmp_path, source, seed=seed) for source, seed in zip(ones, (0, 0, 1), strict=True))
+    assert len(first) == 12  # 6 updates of two views
+    assert first == again and all(a != b for a, b in zip(first, other, strict=True))
+    assert len({tuple(mask) for mask in first}) == 12
+
+
+def test_dropout_depends_on_the_update_s_number_and_not_on_what_was_drawn_before(tmp_path: Path) -> None:
+    disturbed = data()
+    augmentation = disturbed.augmentation
+    disturbed.augmentation = lambda *arguments: (torch.rand(7), augmentation(*arguments))[1]
+    assert masks(tmp_path, disturbed) == masks(tmp_path, data())
+
+
+class Asks(torch.optim.SGD):
+    """Keeps what the closure tells it, and which gradients are left from the update before."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params, lr=0.1)
+        self.told: list[Tensor] = []
+
+    def step(self, closure: Any = None) -> Any:
+        assert all(p.grad is None for group in self.param_groups for p in group["params"])
+        self.told.append(closure())
+        return super().step()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_the_optimizer_is_told_the_whole_loss(tmp_path: Path, accumulate: int) -> None:
+    """Of both views and the penalty, over all micro-batches by their rows, without a graph."""
+    ours, logger = task(optimizer=Asks, accumulate=accumulate), CsvLogger(tmp_path / "metrics.csv")
+    trainer = fit(ours, data(50), tmp_path, logger=[logger], log_every_n_steps=1)
+    told = trainer.optimizers[0].told
+    steps = [row for row in read_metrics(logger.path) if "step/loss" in row]
+    assert len(told) == len(steps) == 8 and not any(value.requires_grad for value in told)
+    for value, row in zip(told, steps, strict=True):
+        assert value.item() == pytest.approx(2 * float(row["step/loss"]) + 0.1 * float(row["step/penalty"]), rel=1e-5)
 
 
 def test_running_means_weigh_samples() -> None:

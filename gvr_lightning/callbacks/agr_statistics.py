@@ -1,6 +1,9 @@
 """How much AGR changes, by tensor size."""
 
+from typing import Any
+
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 
 from gvr_lightning.optim.agr import AGR, agr_statistics
@@ -10,8 +13,12 @@ from gvr_lightning.optim.wrapper import Wrapper
 class AGRStatistics(Callback):
     """Logs the mean and the largest coefficient |g| / sum|g| by tensor size, every ``log_every_n_steps`` updates.
 
-    Before the update: the gradients are what AGR is about to change. Does nothing without AGR.
+    The gradients are those that AGR is about to change for the update: clipped, and where an optimizer asks for them
+    several times, the last. Does nothing without AGR, nor for an update that is skipped.
     """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Tensor] = {}
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Every ``log_every_n_steps`` updates, so that no other update waits for the device."""
@@ -19,9 +26,17 @@ class AGRStatistics(Callback):
         if not _has_agr(optimizer) or (trainer.global_step + 1) % every:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        row = {f"agr/{name}": float(value) for name, value in agr_statistics(grads).items()}
+        limit: Any = pl_module.clip_value  # the task clips after this; a norm's clipping leaves the coefficients
+        self._found = agr_statistics(grads if limit is None else [g.clamp(-limit, limit) for g in grads])
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Log what was found, before a checkpoint counts the rows."""
+        found, self._found = self._found, {}
+        if not found or pl_module.skipped_now:
+            return
+        row = {f"agr/{name}": float(value) for name, value in found.items()}
         for logger in trainer.loggers:
-            logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step + 1)
+            logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step)
 
 
 def _has_agr(optimizer: Optimizer) -> bool:

@@ -1,6 +1,7 @@
 """Checkpoints: last.ckpt, the one before it, and best.ckpt, each whole or not at all."""
 
 import errno
+import math
 import os
 import shutil
 import sys
@@ -167,7 +168,8 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Runs after the task's own hook, so the schedule has been stepped."""
         value = trainer.callback_metrics.get(self.monitor)
-        better = value is None or self.best is None or self.sign * float(value) > self.sign * self.best
+        best = math.nan if self.best is None else self.best  # not a number: whatever comes is better
+        better = value is None or math.isnan(best) or self.sign * float(value) > self.sign * best
         if better:
             self.best, self.best_epoch = None if value is None else float(value), trainer.current_epoch
         self.save(trainer)

@@ -37,7 +37,8 @@ class ClassificationTask(BaseTask):
         }
         self.val_metrics = MetricCollection(metrics, compute_groups=False)
         self.test_metrics = self.val_metrics.clone()
-        self.val_loss, self.test_loss = MeanMetric(), MeanMetric()
+        # a loss that is not a number is told, not left out of the mean
+        self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, averaged over the batch."""
