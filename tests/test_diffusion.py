@@ -809,6 +809,13 @@ def test_an_average_remembers_ten_thousand_updates_if_nothing_is_said() -> None:
     assert float(module.averaged.weight) == pytest.approx(1.0001, abs=1e-6)
 
 
+def test_a_validation_loss_that_is_not_a_number_is_told() -> None:
+    module, source = task(), batch(4, views=1)
+    source.views[0][1] = float("nan")
+    module.validation_step(source, 0)
+    assert module.eval_loss.compute().isnan()
+
+
 def test_the_optimizer_has_no_averaged_weights() -> None:
     module = task()
     module._trainer = SimpleNamespace(estimated_stepping_batches=10, max_epochs=1)  # type: ignore[assignment]

@@ -37,7 +37,7 @@ class DiffusionTask(BaseTask):
         super().__init__(**base)
         self.noise = noise
         self.ema = moving_average(self.model, ema_decay, ema_warmup)
-        self.eval_loss = MeanMetric()
+        self.eval_loss = MeanMetric(nan_strategy="disable")  # a loss that is not a number is told, not left out
 
     @property
     def averaged(self) -> nn.Module:
