@@ -58,7 +58,7 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
         node["num_nodes"] = processes // here
         if not isinstance(node["devices"], list):
             node["devices"] = here
-    if isinstance(strategy, FullySharded) and node["precision"] in ("16-mixed", "16"):
+    if isinstance(strategy, FullySharded) and str(node["precision"]) in ("16-mixed", "16"):
         raise UserError(f"trainer.precision={node['precision']}: with trainer=fsdp use bf16-mixed or 32-true")
     # else every new tensor is filled before use, a debugging aid that takes a tenth of an epoch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

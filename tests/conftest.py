@@ -1,13 +1,16 @@
 """Set before torch loads, so that the suite does not crawl: its tensors are too small for two threads."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from omegaconf import OmegaConf
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
@@ -35,6 +38,24 @@ def plain_layout() -> Iterator[None]:
     """Figures without the fitting of their parts to each other, which takes a fifth of a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConstrainedLayoutEngine, "execute", lambda self, figure: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def files_are_parsed_once() -> Iterator[None]:
+    """Hydra parses the files of conf/ anew for each of the suite's thousands of compositions."""
+    load, kept = OmegaConf.load, {}
+
+    def once(file: Any) -> Any:
+        if not hasattr(file, "read"):
+            return load(file)
+        text = file.read()
+        if text not in kept:
+            kept[text] = OmegaConf.to_container(load(io.StringIO(text)))
+        return OmegaConf.create(kept[text])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OmegaConf, "load", once)
         yield
 
 

@@ -5,7 +5,6 @@ import warnings
 from pathlib import Path
 
 import pytest
-from pool import Pool
 from runs import tiny_run
 
 ROUNDING = 2.5e-7  # torchmetrics' means and accuracies are float32 whatever the precision of the run
@@ -35,10 +34,3 @@ def assert_equal_rows(one: Path, many: Path, rounding: float = 1e-12) -> None:
                 ours = not rounding or name.startswith("step/") or name in ("train/loss", "train/penalty")
                 expected = pytest.approx(float(a[name]), rel=rounding if ours else max(rounding, ROUNDING), abs=1e-14)
                 assert float(b[name]) == expected, (name, a["step"])
-
-
-def compare(pool: Pool, folder: Path, overrides: list[str], several: list[str]) -> None:
-    """The same run here, and in the pool's processes with further overrides."""
-    tiny_run(folder / "one", *overrides)
-    pool(in_process, folder / "many", [*overrides, *several])
-    assert_equal_rows(folder / "one", folder / "many")

@@ -1,7 +1,9 @@
 """Processes that have met, and stay for many tests: starting them takes longer than most of what they do."""
 
+import itertools
 import multiprocessing as mp
 import os
+import time
 import traceback
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -12,35 +14,52 @@ import torch.distributed as dist
 from gvr_lightning.distributed.external import LOCALHOST, Place
 from gvr_lightning.distributed.place import join
 
-LONGEST = 120  # seconds that a call may take
+LONGEST = 300.0  # seconds that a call may take, its imports in a busy machine among them
 
 
 class Pool:
-    """Some processes with a gloo group."""
+    """Some processes with a gloo group.
 
-    def __init__(self, processes: int) -> None:
-        context = mp.get_context("spawn")
+    Args:
+        processes: how many.
+        machines: that they are told to be on.
+        longest: seconds that a call may take.
+    """
+
+    def __init__(self, processes: int, machines: int = 1, longest: float = LONGEST) -> None:
+        context, here = mp.get_context("spawn"), processes // machines
         self.store = dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
-        self.ends, self.workers = [], []
+        self.longest, self.ends, self.workers = longest, [], []
+        self._numbers = itertools.count()
         for rank in range(processes):
             ours, theirs = context.Pipe()
-            place = Place(rank, processes, rank, processes, LOCALHOST, self.store.port, serves=False)
+            place = Place(rank, processes, rank % here, here, LOCALHOST, self.store.port, serves=False)
             worker = context.Process(target=_serve, args=(place, theirs), daemon=True)
             worker.start()
+            theirs.close()  # the end of a process is then seen here
             self.ends.append(ours)
             self.workers.append(worker)
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> list[Any]:
         """What an importable function returns in each process."""
+        number, deadline = next(self._numbers), time.monotonic() + self.longest
         for end in self.ends:
-            end.send((function, arguments))
-        answers = []
-        for rank, end in enumerate(self.ends):
-            assert end.poll(LONGEST), f"process {rank} does not answer"
-            answers.append(end.recv())
+            end.send((number, function, arguments))
+        answers = [self._answer(rank, number, deadline) for rank in range(len(self.ends))]
         for rank, (_result, failure) in enumerate(answers):
             assert failure is None, f"process {rank}: {failure}"
         return [result for result, _ in answers]
+
+    def _answer(self, rank: int, number: int, deadline: float) -> tuple[Any, str | None]:
+        """That to this call: one that came too late for an earlier call is not what this call is told."""
+        while True:
+            assert self.ends[rank].poll(max(0.0, deadline - time.monotonic())), f"process {rank} does not answer"
+            try:
+                of, result, failure = self.ends[rank].recv()
+            except EOFError:
+                raise AssertionError(f"process {rank} has ended") from None
+            if of == number:
+                return result, failure
 
     def close(self) -> None:
         """End them."""
@@ -53,8 +72,8 @@ def _serve(place: Place, end: Connection) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     join(place, "gloo")
     while True:
-        function, arguments = end.recv()
+        number, function, arguments = end.recv()
         try:
-            end.send((function(*arguments), None))
+            end.send((number, function(*arguments), None))
         except BaseException:
-            end.send((None, traceback.format_exc()))
+            end.send((number, None, traceback.format_exc()))

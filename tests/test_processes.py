@@ -1,24 +1,47 @@
 """One process, two or four: the same losses, penalties, gradients and scores; in float64, so that nothing hides."""
 
+import contextlib
 import copy
+import io
+import itertools
 import json
-from collections.abc import Iterator
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from equality import assert_equal_rows, compare, in_process
+from equality import assert_equal_rows, in_process
+from hydra import compose, initialize_config_dir
+from lightning.pytorch import Callback
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from omegaconf import OmegaConf
 from pool import Pool
-from runs import TINY_DDPM, tiny_run, weights
+from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, tiny_run, weights
 from torch import Tensor, nn
 
 from gvr_lightning import GradientVariance
+from gvr_lightning.build import build_data, build_task
+from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.cli import main
+from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.batch import my_part
 from gvr_lightning.distributed.shards import Shard, even_shard, gather_rows, shard
+from gvr_lightning.distributed.strategies import DataParallel, FullySharded
 from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm, synchronise
+from gvr_lightning.errors import UserError
 from gvr_lightning.models.resnet import resnet
+from gvr_lightning.models.split import Pool as PoolLayer
+from gvr_lightning.models.split import SplitNetwork
+from gvr_lightning.processes import backend, build_trainer, processes_wanted
+from gvr_lightning.run import quiet
 
 EXACT = ["trainer.precision=64-true", "trainer.log_every_n_steps=1", "data.val_fraction=0.2", "epochs=2"]
 ODD = ["data.max_train=65"]  # the last batch is one sample: most processes have none
@@ -46,6 +69,8 @@ RUNS = {
     "all layers": ["regularizer=gvr", "regularizer.penalty.layers=all"],
 }
 DDPM = {"ddpm": ["regularizer=none"], "ddpm, gvr_agr": ["regularizer=gvr_agr"]}
+STRATEGIES = {"ddp": [], "fsdp": ["trainer=fsdp", "trainer.accelerator=cpu"]}
+NORMS = ["model=resnet20", "model.widths=[4,4,8]", "model.blocks=1"]
 
 
 @pytest.fixture(scope="module")
@@ -62,31 +87,38 @@ def four() -> Iterator[Pool]:
     pool.close()
 
 
+Finished = Callable[..., Path]
+
+
 @pytest.mark.parametrize("case", RUNS)
-def test_four_processes_compute_what_one_does(four: Pool, tmp_path: Path, case: str) -> None:
-    compare(four, tmp_path, [*EXACT, *ODD, *PENALTY, *RUNS[case]], ["trainer.devices=4"])
+def test_four_processes_compute_what_one_does(four: Pool, finished: Finished, tmp_path: Path, case: str) -> None:
+    overrides = [*EXACT, *ODD, *PENALTY, *RUNS[case]]
+    four(in_process, tmp_path, [*overrides, "trainer.devices=4"])
+    assert_equal_rows(finished(*overrides), tmp_path)
 
 
 @pytest.mark.parametrize("case", [*RUNS, *DDPM])
-def test_sharded_weights_compute_what_whole_ones_do(two: Pool, tmp_path: Path, case: str) -> None:
-    overrides = [*EXACT, *ODD, *PENALTY, *(RUNS.get(case) or [*TINY_DDPM, *DDPM[case]])]
-    compare(two, tmp_path, overrides, ["trainer=fsdp", "trainer.accelerator=cpu", "trainer.devices=2"])
+def test_sharded_weights_compute_what_whole_ones_do(two: Pool, finished: Finished, tmp_path: Path, case: str) -> None:
+    overrides = [*EXACT, *ODD, *(PENALTY + RUNS[case] if case in RUNS else TINY_DDPM + DDPM[case])]
+    two(in_process, tmp_path, [*overrides, *STRATEGIES["fsdp"], "trainer.devices=2"])
+    assert_equal_rows(finished(*overrides), tmp_path)
 
 
 @pytest.mark.parametrize("case", DDPM)
-def test_generation_is_the_same_in_four_processes(four: Pool, tmp_path: Path, case: str) -> None:
-    compare(four, tmp_path, [*EXACT, *ODD, *TINY_DDPM, *DDPM[case]], ["trainer.devices=4"])
-    one, many = (json.loads((tmp_path / n / "summary.json").read_text())["metrics"] for n in ("one", "many"))
+def test_generation_is_the_same_in_four_processes(four: Pool, finished: Finished, tmp_path: Path, case: str) -> None:
+    overrides = [*EXACT, *ODD, *TINY_DDPM, *DDPM[case]]
+    four(in_process, tmp_path, [*overrides, "trainer.devices=4"])
+    alone = finished(*overrides)
+    assert_equal_rows(alone, tmp_path)
+    one, many = (json.loads((f / "summary.json").read_text())["metrics"] for f in (alone, tmp_path))
     assert many["num_images"] == one["num_images"] == 70 and many["fid"] == pytest.approx(one["fid"], rel=1e-6)
-    assert (tmp_path / "many" / "samples" / "final.png").read_bytes() == (
-        tmp_path / "one" / "samples" / "final.png"
-    ).read_bytes()
+    image = Path("samples", "final.png")
+    assert (tmp_path / image).read_bytes() == (alone / image).read_bytes()
 
 
 @pytest.mark.parametrize("case", ["gvr", "gvr_last_stage", "gvr_published", "accumulated"])
 def test_synchronised_batchnorm_is_that_of_one_process(two: Pool, tmp_path: Path, case: str) -> None:
-    model = ["model=resnet20", "model.widths=[4,4,8]", "model.blocks=1"]
-    overrides = [*EXACT, *ODD, *PENALTY, *RUNS[case], *model]
+    overrides = [*EXACT, *ODD, *PENALTY, *RUNS[case], *NORMS]
     tiny_run(tmp_path / "one", *overrides, cnn=False)
     two(batchnorm_run, tmp_path / "many", [*overrides, "trainer.devices=2", "trainer.sync_batchnorm=true"])
     assert_equal_rows(tmp_path / "one", tmp_path / "many", rounding=1e-10)
@@ -103,26 +135,33 @@ def test_float32_stays_within_its_rounding(two: Pool, tmp_path: Path) -> None:
     assert_equal_rows(tmp_path / "one", tmp_path / "many", rounding=1e-5)
 
 
-@pytest.mark.parametrize("strategy", [[], ["trainer=fsdp", "trainer.accelerator=cpu"]], ids=["ddp", "fsdp"])
-def test_a_run_goes_on_with_another_number_of_processes(two: Pool, tmp_path: Path, strategy: list[str]) -> None:
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_a_run_goes_on_with_another_number_of_processes(
+    two: Pool, finished: Finished, tmp_path: Path, strategy: str
+) -> None:
     overrides = [*EXACT, *PENALTY, "regularizer=gvr_agr", "optimizer=adam"]
-    several = [*strategy, "trainer.devices=2"]
-    folder = tmp_path / "many"
-    tiny_run(tmp_path / "one", *overrides, "epochs=4", "scheduler=constant")
+    several = [*STRATEGIES[strategy], "trainer.devices=2"]
+    whole, folder = finished(*overrides, "epochs=4", "scheduler=constant"), tmp_path / "many"
     for epochs, pooled in ((1, False), (2, True), (3, False), (4, True)):
         now = [*overrides, f"epochs={epochs}", "scheduler=constant"]
         now += [f"resume='{folder}'"] if epochs > 1 else []
         two(in_process, folder, [*now, *several]) if pooled else tiny_run(folder, *now)
     # the test at the end of every part is logged, and belongs to no later one
-    assert_equal_rows(tmp_path / "one", folder)
-    one, many = weights(tmp_path / "one"), weights(folder)
+    assert_equal_rows(whole, folder)
+    one, many = weights(whole), weights(folder)
     assert one.keys() == many.keys() and all(torch.allclose(one[n], many[n], rtol=1e-10, atol=1e-13) for n in one)
 
 
-@pytest.mark.parametrize("strategy", [[], ["trainer=fsdp", "trainer.accelerator=cpu"]], ids=["ddp", "fsdp"])
-def test_statistics_that_are_not_shared_survive_a_resume(two: Pool, tmp_path: Path, strategy: list[str]) -> None:
-    model = ["model=resnet20", "model.widths=[4,4,8]", "model.blocks=1", "scheduler=constant"]
-    overrides = [*model, "trainer.log_every_n_steps=1", "data.val_fraction=0.2", *strategy, "trainer.devices=2"]
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_statistics_that_are_not_shared_survive_a_resume(two: Pool, tmp_path: Path, strategy: str) -> None:
+    overrides = [
+        *NORMS,
+        "scheduler=constant",
+        "trainer.log_every_n_steps=1",
+        "data.val_fraction=0.2",
+        *STRATEGIES[strategy],
+        "trainer.devices=2",
+    ]
     two(batchnorm_run, tmp_path / "one", [*overrides, "epochs=3"])
     two(batchnorm_run, tmp_path / "two", [*overrides, "epochs=1"])
     two(batchnorm_run, tmp_path / "two", [*overrides, "epochs=3", f"resume='{tmp_path / 'two'}'"])
@@ -269,3 +308,289 @@ def unequal() -> Tensor:
 def test_rows_of_all_processes(four: Pool) -> None:
     for found in four(unequal):
         assert found[:, 0].tolist() == [1, 2, 2, 3, 3, 3]
+
+
+# --- how many processes, and what each one's trainer is told
+
+
+def composed(*overrides: str) -> Any:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        return compose("config", overrides=[*TINY, *overrides])
+
+
+@pytest.mark.parametrize(
+    ("devices", "on_cpus", "on_gpus"),
+    [(1, 1, 1), (3, 3, 3), ("2", 2, 2), ([0], 1, 1), ([1, 3, 4], 3, 3), ("auto", 1, 6), (-1, 1, 6), ("-1", 1, 6)],
+)
+def test_a_process_for_each_device(devices: Any, on_cpus: int, on_gpus: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wanted(accelerator: str) -> tuple[int, str]:
+        trainer = OmegaConf.create({"devices": devices, "num_nodes": 1, "accelerator": accelerator})
+        return processes_wanted(trainer), backend(trainer)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert {wanted(name) for name in ("cpu", "auto", "gpu")} == {(on_cpus, "gloo")}
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 6)
+    assert wanted("cpu") == (on_cpus, "gloo")
+    assert {wanted(name) for name in ("auto", "gpu", "cuda")} == {(on_gpus, "nccl")}
+
+
+def test_several_machines_need_a_launcher() -> None:
+    with pytest.raises(UserError, match=r"trainer.num_nodes=2: .*torchrun or srun"):
+        processes_wanted(OmegaConf.create({"devices": 1, "num_nodes": 2, "accelerator": "cpu"}))
+    assert processes_wanted(OmegaConf.create({"devices": 2, "accelerator": "cpu"})) == 2
+
+
+def recorded(**options: Any) -> dict[str, Any]:
+    """In the place of Lightning's trainer: what it would be told."""
+    return options
+
+
+def told(overrides: list[str], here: int = 2) -> dict[str, Any]:
+    """What the trainer is told, in a process of a machine that has ``here`` of them."""
+    cfg = composed("trainer._target_=test_processes.recorded", *overrides)
+    torch.utils.deterministic.fill_uninitialized_memory = True  # type: ignore[attr-defined]
+    with patch.dict(os.environ, {"LOCAL_WORLD_SIZE": str(here)}):
+        found = build_trainer(cfg, Path("folder"), [])
+    found["plugins"] = [type(plugin).__name__ for plugin in found["plugins"]]
+    found["strategy"] = found["strategy"] if isinstance(found["strategy"], str) else type(found["strategy"]).__name__
+    return found | {"filled": torch.utils.deterministic.fill_uninitialized_memory}  # type: ignore[attr-defined]
+
+
+ALWAYS: dict[str, Any] = {
+    "max_epochs": 2,
+    "accelerator": "cpu",
+    "precision": "32-true",
+    "log_every_n_steps": 50,
+    "deterministic": False,
+    "benchmark": False,
+    "default_root_dir": Path("folder"),
+    "num_sanity_val_steps": 0,
+    "logger": False,
+    "enable_model_summary": False,
+    "callbacks": [],
+    "filled": False,
+}
+OWN, SHARED = [AtomicCheckpointIO.__name__], [AtomicCheckpointIO.__name__, LightningEnvironment.__name__]
+
+
+def test_the_trainer_of_a_process_alone() -> None:
+    alone = ALWAYS | {"devices": 1, "num_nodes": 1, "plugins": OWN, "strategy": "auto"}
+    sharded = [*STRATEGIES["fsdp"], "trainer.devices=1"]
+    assert told([]) == told(["trainer.sync_batchnorm=true"]) == told(sharded) == alone
+    chosen = {"deterministic": True, "benchmark": True, "log_every_n_steps": 7, "gradient_clip_val": 2}
+    assert told([f"++trainer.{key}={value}" for key, value in chosen.items()]) == alone | chosen
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"devices": 2, "strategy": DataParallel.__name__}),
+        (["trainer=ddp"], {"devices": 2, "strategy": DataParallel.__name__}),
+        (["trainer=fsdp"], {"devices": 2, "strategy": FullySharded.__name__}),
+        (["trainer=fsdp", "trainer.precision=bf16-mixed"], {"devices": 2, "precision": "bf16-mixed"}),
+        (["trainer=ddp", "trainer.precision=16-mixed"], {"devices": 2, "precision": "16-mixed"}),
+        (["trainer=ddp", "trainer.devices=[1,2]"], {"devices": [1, 2]}),
+    ],
+)
+def test_the_trainer_of_a_process_among_others(four: Pool, overrides: list[str], expected: dict[str, Any]) -> None:
+    for found in four(told, [*overrides, "trainer.accelerator=cpu"]):
+        assert found == found | ALWAYS | {"num_nodes": 2, "plugins": SHARED} | expected
+
+
+@pytest.mark.parametrize("overrides", [["batch_size=34"], ["batch_size=36", "task.accumulate=2"]])
+def test_a_batch_that_the_processes_cannot_share(four: Pool, overrides: list[str]) -> None:
+    assert told(overrides)["devices"] == 1
+    with pytest.raises(AssertionError, match=r"UserError: batch_size=3\d: it is divided by .*processes times task"):
+        four(told, overrides)
+
+
+@pytest.mark.parametrize("precision", ["16-mixed", "16"])
+def test_no_gradient_scaler_for_sharded_weights(two: Pool, precision: str) -> None:
+    with pytest.raises(AssertionError, match=f"UserError: trainer.precision={precision}: with trainer=fsdp use"):
+        two(told, ["trainer=fsdp", f"trainer.precision={precision}"])
+
+
+# --- strategies
+
+
+class Look(Callback):
+    """Keeps what it finds at some moments of a training."""
+
+    def __init__(self) -> None:
+        self.strategy: dict[str, Any] = {}
+        self.seen: list[tuple[str, list[float]]] = []
+        self.norm: Any = None
+
+    def on_train_start(self, trainer: Any, task: Any) -> None:
+        """DDP's settings; from here on, what BatchNorm has when images come."""
+        ddp = trainer.strategy.model
+        names = ("find_unused_parameters", "bucket_bytes_cap", "gradient_as_bucket_view", "broadcast_buffers")
+        self.strategy = {name: getattr(ddp, name, None) for name in names}
+        self.strategy["forward_sync_buffers"] = getattr(ddp, "forward_sync_buffers", False)
+        self.norm = next((m for m in task.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)), None)
+        if self.norm is not None:
+            self.norm.register_forward_pre_hook(lambda norm, _: self.note("train" if norm.training else "val"))
+
+    def note(self, moment: str) -> None:
+        """The running mean."""
+        self.seen.append((moment, self.norm.running_mean.tolist()))
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        """After the update each process has its own."""
+        if self.norm is not None:
+            self.note("after")
+
+
+def looked(overrides: list[str]) -> tuple[dict[str, Any], list[tuple[str, list[float]]]]:
+    """A training in a process of the pool."""
+    quiet()
+    cfg, look = (
+        composed("+trainer.enable_progress_bar=false", "+trainer.enable_checkpointing=false", *overrides),
+        Look(),
+    )
+    torch.manual_seed(0)
+    data = build_data(cfg)
+    build_trainer(cfg, Path("unused"), [look]).fit(build_task(cfg, data), data)
+    return look.strategy, look.seen
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_all_have_the_first_process_s_statistics_in_every_step_and_in_validation(two: Pool, strategy: str) -> None:
+    overrides = [*NORMS, *STRATEGIES[strategy], "epochs=1", "data.val_fraction=0.2", "data.eval_batch_size=150"]
+    (_, first), (_, second) = two(looked, overrides)
+    assert [moment for moment, _ in first] == [*("train", "after") * 3, "val", "val"]
+    for (moment, mean), (same, other) in zip(first, second, strict=True):
+        assert moment == same and (mean == other) == (moment != "after")
+    means = [mean for _, mean in first]
+    assert means[1] == means[2] and means[3] == means[4] and means[5] == means[6] == means[7] != means[4]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], {"find_unused_parameters": False, "bucket_bytes_cap": 25 << 20, "gradient_as_bucket_view": False}),
+        (
+            [
+                "trainer.strategy.find_unused_parameters=true",
+                "+trainer.strategy.bucket_cap_mb=2",
+                "+trainer.strategy.gradient_as_bucket_view=true",
+            ],
+            {"find_unused_parameters": True, "bucket_bytes_cap": 2 << 20, "gradient_as_bucket_view": True},
+        ),
+    ],
+)
+def test_ddp_is_what_the_configuration_says(two: Pool, overrides: list[str], expected: dict[str, Any]) -> None:
+    settings = ["trainer=ddp", "trainer.accelerator=cpu", "epochs=1", "data.max_train=32", *TINY_CNN, *overrides]
+    for found, _ in two(looked, settings):
+        assert found == found | expected and not found["forward_sync_buffers"]
+
+
+def frozen_start(image_shape: tuple[int, int, int], num_classes: int) -> SplitNetwork:
+    """A network whose first part is not trained, nor the head's bias."""
+    early = nn.Sequential(nn.Conv2d(image_shape[0], 4, 3), nn.Tanh())
+    nn.init.constant_(early[0].weight, 0.125)
+    head = nn.Linear(6, num_classes)
+    network = SplitNetwork(early, nn.Sequential(nn.Conv2d(4, 6, 3), nn.Tanh(), PoolLayer()), head)
+    for p in (*early.parameters(), head.bias):
+        p.requires_grad_(False)
+    return network
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_frozen_parameters_stay_and_the_others_train_as_in_one_process(
+    two: Pool, finished: Finished, tmp_path: Path, strategy: str
+) -> None:
+    overrides = [*EXACT, *ODD, *PENALTY, "regularizer=gvr_agr", "task.accumulate=2"]
+    overrides += ["model._target_=test_processes.frozen_start", "~model.width", "~model.groups"]
+    two(batchnorm_run, tmp_path / "many", [*overrides, *STRATEGIES[strategy], "trainer.devices=2"])
+    tiny_run(tmp_path / "one", *overrides, cnn=False)
+    assert_equal_rows(tmp_path / "one", tmp_path / "many")
+    for folder in (tmp_path / "one", tmp_path / "many"):
+        assert (weights(folder)["model.backbone.early.0.weight"] == 0.125).all()
+
+
+# --- by torchrun
+
+
+def as_torchrun(port: int, restarts: int, cwd: Path, arguments: list[str], stopped: int) -> tuple[int, str, str]:
+    """``train.py`` in a process that torchrun started: exit status, output, errors.
+
+    Args:
+        port: where torchrun's agent keeps the store.
+        restarts: what keeps this start's messages from those before.
+        cwd: the working directory.
+        arguments: the command line.
+        stopped: a process that gets SIGTERM in its first step.
+    """
+    rank, out, err, status = torch.distributed.get_rank(), io.StringIO(), io.StringIO(), 0
+    torch.distributed.destroy_process_group()
+    agent = {"TORCHELASTIC_RUN_ID": "none", "TORCHELASTIC_USE_AGENT_STORE": "True", "MASTER_PORT": str(port)}
+    agent |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
+    own = cwd / f"temporary {rank}"
+    own.mkdir()
+    with (
+        pytest.MonkeyPatch.context() as changed,
+        patch("atexit.register") as at_exit,
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        for name, value in (agent | {"TORCHELASTIC_RESTART_COUNT": str(restarts)}).items():
+            changed.setenv(name, value)
+        changed.chdir(cwd)
+        changed.setattr(sys, "argv", ["train.py", *arguments])
+        changed.setattr(tempfile, "tempdir", str(own))
+        if rank == stopped:
+            stop_after(changed, 1, signal.SIGTERM)
+        try:
+            main()
+        except SystemExit as end:
+            status = int(end.code or 0)
+        for call in at_exit.call_args_list:
+            call.args[0](*call.args[1:], **call.kwargs)
+    own.rmdir()  # there is nothing left in it
+    return status, out.getvalue(), err.getvalue()
+
+
+RESTARTS = itertools.count(1)
+
+
+def torchrun(pool: Pool, cwd: Path, *arguments: str, stopped: int = -1) -> list[tuple[int, str, str]]:
+    return pool(as_torchrun, pool.store.port, next(RESTARTS), cwd, [*TINY, *TINY_CNN, *arguments], stopped)
+
+
+def test_of_torchrun_s_processes_the_first_writes_and_speaks(two: Pool, finished: Finished, tmp_path: Path) -> None:
+    overrides = [*EXACT, *ODD, *PENALTY, *RUNS["gvr"]]
+    (status, printed, _), (other, silent, said) = torchrun(two, tmp_path, *overrides)
+    assert (status, other, silent, said) == (0, 0, "", "")
+    (folder,) = (path.parent for path in tmp_path.rglob("summary.json"))
+    assert printed.splitlines()[-1] == str(folder) and folder.parent == tmp_path / "outputs" / "test"
+    assert [path.parent for path in tmp_path.rglob(".hydra")] == [folder]
+    assert json.loads((folder / "summary.json").read_text())["world_size"] == 2
+    assert_equal_rows(finished(*overrides), folder)
+
+
+def test_torchrun_s_processes_go_on_together(two: Pool, tmp_path: Path) -> None:
+    auto = ["resume=auto", f"hydra.run.dir={tmp_path / 'run'}"]
+    (first, _, said), (second, _, silent) = torchrun(two, tmp_path, *auto, stopped=1)
+    assert first == second == 143 and "resume=" not in silent
+    assert said.splitlines()[-1] == f"interrupted; continue with resume={tmp_path / 'run'}"
+    halfway = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert halfway["status"] == "interrupted" and halfway["train"]["steps"] < 6
+    assert [status for status, _, _ in torchrun(two, tmp_path, *auto)] == [0, 0]
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["train"]["steps"] == 6
+    assert OmegaConf.load(tmp_path / "run" / "config.yaml").resume == str(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status", "words"),
+    [(["batch_size=33"], 2, "error: batch_size=33: it is divided by"), (["lr=1e20"], 1, "not finite at step")],
+)
+def test_how_torchrun_s_processes_fail(
+    two: Pool, tmp_path: Path, overrides: list[str], status: int, words: str
+) -> None:
+    (first, _, said), (second, silent, also_said) = torchrun(two, tmp_path, *overrides)
+    assert first == second == status and words in said.splitlines()[-1] and not silent
+    assert status == 1 or not also_said  # a mistake is said once
+    assert [json.loads(path.read_text())["status"] for path in tmp_path.rglob("summary.json")] == ["failed"]

@@ -164,8 +164,9 @@ def _portable(rank: int, error: BaseException) -> Failure:
         return Failure(rank, error)
     if isinstance(error, OSError):
         return Failure(rank, TrainingError(f"cannot read or write: {error}"))
-    text = traceback.format_exc()[-20_000:]  # less than a pipe holds
-    return Failure(rank, RuntimeError(f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"), text)
+    text = traceback.format_exc()[-20_000:]  # less than a pipe holds, with the first line of the message
+    first = (str(error).splitlines() or [""])[0][:2000]
+    return Failure(rank, RuntimeError(f"{type(error).__name__}: {first}"), text)
 
 
 def _follow_parent() -> None:

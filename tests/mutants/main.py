@@ -1,6 +1,8 @@
 """Puts faults into copies of the project, one at a time, and runs the tests that can catch each: ``make mutants``.
 
-The lists are in faults/; ``--draw N --seed S`` draws N others from the code itself. Survivors are listed at the end.
+The lists are in faults/, of which ``--sample N --seed S`` takes some; ``--draw N --seed S`` draws others from the code
+itself. Survivors are listed at the end. Which tests reach a fault is seen once, by a run of the whole suite: remove
+build/mutants to have it seen anew.
 Why no mutmut or cosmic-ray: the first forks a process that has loaded torch and cannot mutate what is decorated, the
 second runs one command for every mutant; both know operators only, and most of what goes wrong here is wiring.
 """
@@ -8,6 +10,7 @@ second runs one command for every mutant; both know operators only, and most of 
 import argparse
 import os
 import queue
+import random
 import shutil
 import subprocess
 import sys
@@ -41,13 +44,17 @@ def main() -> None:
     """Exit status 1 where too many survive."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--draw", type=int, default=0, help="so many drawn faults instead of the lists")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--sample", type=int, default=0, help="so many of the lists; default: all")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw or the sample")
     parser.add_argument("--faults", type=Path, default=Path(__file__).parent / "faults", help="a folder of lists")
     parser.add_argument("--only", default="", help="faults whose title contains this")
     parser.add_argument("--tests", default="", help="files of tests/ to try, a comma between them; default: all")
     given = parser.parse_args()
     faults = draw(ROOT, given.draw, given.seed) if given.draw else read_faults(given.faults)
-    places = [(fault, _place(fault)) for fault in faults if given.only in fault.title]
+    faults = [fault for fault in faults if given.only in fault.title]
+    if given.sample:
+        faults = random.Random(given.seed).sample(faults, min(given.sample, len(faults)))
+    places = [(fault, _place(fault)) for fault in faults]
     reach = Reach(ROOT, HERE) if not given.tests else None
     copies: queue.Queue[Path] = queue.Queue()
     for i in range(COPIES):

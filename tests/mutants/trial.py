@@ -20,7 +20,11 @@ LOADED = [
 
 
 def first_failure(tests: list[str], copy: Path) -> str:
-    """The first of some tests that fails in the copy, "" for none."""
+    """The first of some tests that fails in the copy, "" for none.
+
+    Raises:
+        RuntimeError: if pytest names none and yet ends otherwise than well: then it is not the fault that was seen.
+    """
     os.environ.update(OMP_NUM_THREADS="1", PYTHONDONTWRITEBYTECODE="1")
     context = mp.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
@@ -35,7 +39,9 @@ def first_failure(tests: list[str], copy: Path) -> str:
     if process.exitcode == 0:
         return ""
     said = [line for line in output.read_text().splitlines() if line.startswith(("FAILED ", "ERROR "))]
-    return said[0].split(" - ")[0] if said else f"pytest ended with status {process.exitcode}"
+    if not said:
+        raise RuntimeError(f"pytest ended with status {process.exitcode}:\n{output.read_text()[-2000:]}")
+    return said[0].split(" - ")[0]
 
 
 def _run(tests: list[str], copy: Path, output: Path) -> None:
@@ -48,6 +54,7 @@ def _run(tests: list[str], copy: Path, output: Path) -> None:
     sys.path[:] = [str(copy), *(entry for entry in sys.path if not entry.endswith("mutants"))]
     import pytest
 
-    status = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
+    loaded = "ignore::pytest.PytestAssertRewriteWarning"  # one of pytest's plugins may be among what is loaded
+    status = pytest.main(["-x", "-W", loaded, "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
     sys.stdout.flush()
     os._exit(int(status))
