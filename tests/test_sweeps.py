@@ -28,7 +28,7 @@ LAUNCHERS = {
     "basic": ["lr=0.4,0.1"],
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "lr=0.1,0.4"],
     "submitit": ["hydra/launcher=submitit_local", "lr=0.1,0.4"],
-    "optuna": [*OPTUNA, "hydra.sweeper.n_jobs=1", "lr=choice(0.1,0.4)", "hydra.sweeper.sampler.seed=1"],
+    "optuna": [*OPTUNA, "hydra.sweeper.n_jobs=1", "lr=choice(0.1,0.4)", "hydra.sweeper.sampler.seed=0"],
 }
 
 

@@ -21,12 +21,17 @@ from gvr_lightning.config.sweep import Outcome
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.loggers import read_metrics
 from gvr_lightning.tracking import session
-from gvr_lightning.tracking.factory import _identity, _study
-from gvr_lightning.tracking.logger import AXES, WandbRun
+from gvr_lightning.tracking.factory import _identity, _study, weights_and_biases
+from gvr_lightning.tracking.logger import WandbRun
 
 ROOT = Path(__file__).parents[1]
 ONLINE = ["logger=wandb", "logger.job_type=test", "logger.sweep=null"]  # a sweep and its choices only Hydra knows
 OFFLINE = [*ONLINE, "logger.mode=offline"]
+AXES = {  # what each figure is drawn over
+    **dict.fromkeys(("train/*", "val/*", "lr", "fid", "is/*", "real/*"), "epoch"),
+    **dict.fromkeys(("step/*", "agr/*", "test/*"), "trainer/step"),
+    "trainer/row": "",
+}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -108,7 +113,7 @@ def test_what_a_run_holds(jobs: list[Path]) -> None:
         rows = written(folder)
         assert logged(run["history"]) == rows and len(rows) >= 3
         assert [row["_step"] for row in run["history"]] == list(range(len(rows) + 1))  # the last has the curves
-        assert run["axes"] == {**AXES, "trainer/row": ""} and run["exit"] == 0
+        assert run["axes"] == AXES and run["exit"] == 0
         for name, value in summary["metrics"].items():
             if name not in ("train/seconds", "train/images"):  # rounded, in the summary
                 assert run["summary"][name] == pytest.approx(value), name
@@ -213,6 +218,15 @@ def test_the_id_is_a_new_run_s_own_and_a_resumed_run_s_of_before(tmp_path: Path)
     assert _identity(tmp_path / "lost", True, "b")["study"] == "b"
 
 
+def test_after_a_single_update_a_run_goes_on_and_from_the_start_it_is_another(tmp_path: Path) -> None:
+    ids = []
+    for step in (0, 1, 0):
+        *_, logger = weights_and_biases(tmp_path, step, 0, {"name": "a", "seed": 0}, mode="offline")
+        ids.append(logger.version)
+        logger.close({"status": "finished"})  # type: ignore[attr-defined]
+    assert ids[0] == ids[1] != ids[2]
+
+
 def test_settings_that_wandb_refuses_are_one_line(tmp_path: Path) -> None:
     before = state()
     with pytest.raises(UserError, match=r"^logger=wandb: [^\n]+$"):
@@ -241,7 +255,13 @@ def test_no_row_is_lost_or_told_twice_when_a_run_goes_on_online(tmp_path: Path) 
     finished = Resumed(5, step=9, row=3)  # three epochs, the test, the curves
     ahead = Resumed(4, step=4, row=3)  # killed with more sent than saved
     behind = Resumed(1, step=1, row=0)  # killed with more saved than sent
-    cases = ((finished, [3, 6, 9], [12, 15, 15]), (ahead, [1, 2], [3, 4, 5]), (behind, [1, 2, 3, 3], [4]))
+    level = Resumed(3, step=3, row=2)  # killed between two rows of one step
+    cases = (
+        (finished, [3, 6, 9], [12, 15, 15]),
+        (ahead, [1, 2], [3, 4, 5]),
+        (behind, [1, 2, 3, 3], [4]),
+        (level, [1, 2, 3], [3, 4]),
+    )
     for run, kept, steps in cases:
         rows = [{"step": str(step), "val/acc": "0.5"} for step in kept]
         logger = WandbRun(run, tmp_path, rows)  # type: ignore[arg-type]
@@ -249,6 +269,7 @@ def test_no_row_is_lost_or_told_twice_when_a_run_goes_on_online(tmp_path: Path) 
             logger.log_metrics({"val/acc": 0.5}, step)
     assert finished.sent == {5: (12, 3), 6: (15, 4), 7: (15, 5)}
     assert ahead.sent == {4: (5, 4)}
+    assert level.sent == {3: (3, 3), 4: (4, 4)}
     assert behind.sent == {4: (2, 1), 5: (3, 2), 6: (3, 3), 7: (4, 4)}
 
 

@@ -42,15 +42,17 @@ def draw(root: Path, number: int, seed: int) -> list[Fault]:
 
 
 def _functions(root: Path) -> Iterator[tuple[str, str, ast.FunctionDef]]:
-    """Of the package, with the folder or file that they are in; those of a name that stands twice are left out."""
-    named_alike: dict[tuple[str, str], list[tuple[str, str, ast.FunctionDef]]] = defaultdict(list)
+    """Of the package, with the folder or file that they are in; names that stand twice with the same code left out."""
+    by_name: dict[str, list[tuple[str, str, ast.FunctionDef]]] = defaultdict(list)
     for path in sorted((root / PACKAGE).rglob("*.py")):
         inside = path.relative_to(root / PACKAGE)
         area = inside.parts[0] if len(inside.parts) > 1 else inside.stem
         for name, node in named(ast.parse(path.read_text())):
             if isinstance(node, ast.FunctionDef):
-                named_alike[name, ast.unparse(node)].append((area, name, node))
-    yield from (same[0] for same in named_alike.values() if len(same) == 1)
+                by_name[name].append((area, name, node))
+    for alike in by_name.values():
+        codes = [ast.unparse(node) for _, _, node in alike] if len(alike) > 1 else [""]
+        yield from (one for one, code in zip(alike, codes, strict=True) if codes.count(code) == 1)
 
 
 def _fault(area: str, at: str, node: ast.FunctionDef, index: int) -> Fault | None:

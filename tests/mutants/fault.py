@@ -69,13 +69,15 @@ def find(fault: Fault, root: Path) -> Place:
         if text.count(fault.old) != 1:
             raise PlaceError(f"{fault.at} has {fault.old!r} {text.count(fault.old)} times")
         return Place(path, range(0), text.replace(fault.old, fault.new))
-    old, new = _plain(fault.old), _plain(fault.new)
     found = _places(root).get(fault.at, [])
-    fitting = [(path, node) for path, node in found if old in ast.unparse(node)]
+    fitting: list[tuple[Path, Named, str]] = []
+    for old, new in ((fault.old, fault.new), (_plain(fault.old), _plain(fault.new))):
+        codes = ((path, node, ast.unparse(node)) for path, node in found)
+        fitting = fitting or [(path, node, code.replace(old, new, 1)) for path, node, code in codes if old in code]
     if len(fitting) != 1:
         raise PlaceError(f"{fault.at}: {len(found)} places of this name, {len(fitting)} with {fault.old!r}")
-    path, node = fitting[0]
-    return Place(path, reached(node), replaced(path.read_text(), node, ast.unparse(node).replace(old, new, 1)))
+    path, node, code = fitting[0]
+    return Place(path, reached(node), replaced(path.read_text(), node, code))
 
 
 @cache
