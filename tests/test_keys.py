@@ -82,15 +82,15 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "regularizer.wrap.adaptive": [(SAM, "regularizer.wrap.adaptive=true")],
     "optimizer.momentum": [(SGD, "optimizer.momentum=0.5"), (RMSPROP, "optimizer.momentum=0.5")],
     "optimizer.weight_decay": [
-        (base, "optimizer.weight_decay=0.9") for base in (SGD, ADAM, ADAMW, RMSPROP, ADAN, ACPROP)
+        (base, "optimizer.weight_decay=0.9") for base in (SGD, ACPROP)
     ],
     "optimizer.nesterov": [(SGD, "optimizer.nesterov=true")],
     "optimizer.betas": [
-        *((base, "optimizer.betas=[0.5,0.7]") for base in (ADAM, ADAMW, ACPROP)),
+        *((base, "optimizer.betas=[0.5,0.7]") for base in (ADAMW, ACPROP)),
         (ADAN, "optimizer.betas=[0.5,0.6,0.7]"),
     ],
     "optimizer.eps": [
-        (base, "optimizer.eps=0.1") for base in (ADAM, ADAMW, RMSPROP, ADAN, ACPROP)
+        (base, "optimizer.eps=0.1") for base in (RMSPROP, ADAN)
     ],
     "optimizer.no_prox": [(ADAN, "optimizer.no_prox=true")],
     "optimizer.decoupled": [(ACPROP, "optimizer.decoupled=false")],
