@@ -110,7 +110,8 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
 
 # Keys whose effect is no figure of training, or needs more than another value, by the file that tests them.
 ELSEWHERE = {
-    "test_faults.py": "resume checkpoint.every_n_steps checkpoint.every_n_minutes task.non_finite task.max_skipped",
+    "test_faults.py": "resume checkpoint.every_n_steps checkpoint.every_n_minutes task.non_finite task.max_skipped"
+    " trainer.devices trainer.num_nodes",
     "test_task.py": "task.compile task.channels_last",
     "test_whole_runs.py": "test_on",
     "test_variance.py": "regularizer.penalty.split",
@@ -124,8 +125,8 @@ ELSEWHERE = {
     "test_metrics.py": "extractor.cache_dir extractor.weights extractor.size",
     "test_score_caches.py": "extractor.checkpoint",
     "test_wandb.py": "logger.project logger.entity logger.mode logger.on_error logger.group logger.tags",
-    "test_launching.py": "trainer.devices trainer.num_nodes trainer.strategy trainer.strategy.find_unused_parameters",
-    "test_processes.py": "trainer.accelerator trainer.sync_batchnorm",
+    "test_processes.py": "trainer.accelerator trainer.strategy trainer.sync_batchnorm",
+    "test_recipes.py": "trainer.strategy.find_unused_parameters",
 }
 
 
