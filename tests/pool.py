@@ -24,11 +24,14 @@ class Pool:
         processes: how many.
         machines: that they are told to be on.
         longest: seconds that a call may take.
+        store: where they meet; None for one of their own.
     """
 
-    def __init__(self, processes: int, machines: int = 1, longest: float = LONGEST) -> None:
+    def __init__(
+        self, processes: int, machines: int = 1, longest: float = LONGEST, store: dist.TCPStore | None = None
+    ) -> None:
         context, here = mp.get_context("spawn"), processes // machines
-        self.store = dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
+        self.store = store or dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
         self.longest, self.ends, self.workers = longest, [], []
         self._numbers = itertools.count()
         for rank in range(processes):

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, weights
 
+from gvr_lightning.cli import _beside_the_first
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.lookup import config_hash
 from gvr_lightning.config.resume import continue_run
@@ -280,6 +282,20 @@ def test_threads_wait_passively_unless_the_user_says_else(
         monkeypatch.delenv("OMP_WAIT_POLICY")
     main(monkeypatch, tmp_path, "--help")
     assert os.environ["OMP_WAIT_POLICY"] == after
+
+
+@pytest.mark.parametrize(("rank", "beside"), [(0, False), (1, True), (4, True)])  # 4: the first of the second machine
+def test_hydra_leaves_no_folder_for_processes_beside_the_first(
+    rank: int, beside: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = {"RANK": rank, "WORLD_SIZE": 8, "LOCAL_RANK": rank % 4, "LOCAL_WORLD_SIZE": 4}
+    for name, value in (place | {"TORCHELASTIC_RUN_ID": "a", "MASTER_ADDR": "node1", "MASTER_PORT": 1}).items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    told = _beside_the_first(multirun=False)
+    folders = [str(path) for path in tmp_path.iterdir()]
+    assert told == ([f"hydra.run.dir='{folders[0]}'", "hydra.output_subdir=null"] if beside else [])
+    assert len(folders) == beside
 
 
 # --- how a run fails

@@ -203,21 +203,31 @@ def test_alone_a_wish_is_heard_at_once() -> None:
     ]
 
 
-def meet_again(port: int, restarts: int, serves: bool) -> tuple[Any, int]:
-    """Leave the others, and join them once more."""
+def meet_again(port: int) -> tuple[Any, int]:
+    """Leave the others, and join them once more at a store that the first of them keeps."""
     rank = dist.get_rank()
     dist.destroy_process_group()
-    os.environ["TORCHELASTIC_RESTART_COUNT"] = str(restarts)
-    join(Place(rank, 4, rank % 2, 2, LOCALHOST, port, serves), "gloo")
+    join(Place(rank, 4, rank % 2, 2, LOCALHOST, port, serves=True), "gloo")
     return broadcast(("from", rank)), dist.get_world_size()
 
 
-def test_processes_meet_again_after_a_restart_and_where_the_first_keeps_the_store(machines: Pool) -> None:
-    assert machines(meet_again, machines.store.port, 1, False) == [(("from", 0), 4)] * 4
+def test_processes_meet_where_the_first_of_them_keeps_the_store(machines: Pool) -> None:
     with socket.socket() as free:
         free.bind((LOCALHOST, 0))
         port = free.getsockname()[1]
-    assert machines(meet_again, port, 0, True) == [(("from", 0), 4)] * 4
+    assert machines(meet_again, port) == [(("from", 0), 4)] * 4
+
+
+def test_restarted_processes_do_not_read_what_those_before_left_in_the_store(
+    machines: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(machines(say)) == 4
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    pool = Pool(2, longest=HANG, store=machines.store)
+    try:
+        assert pool(say) == [({"said by": 0}, [1.0, 0.0, 5.0])] * 2
+    finally:
+        pool.close()
 
 
 # --- started by this program
@@ -310,11 +320,12 @@ def asks_for_a_signal() -> None:
     barrier()
     if dist.get_rank() == 0:
         os.kill(os.getppid(), signal.SIGUSR1)
-    deadline = time.monotonic() + HANG
+    deadline = time.monotonic() + HANG / 3  # before the parent gives up waiting for this process
     while not came.is_set() and time.monotonic() < deadline:
         time.sleep(0.01)  # a handler runs between two of these
-    if came.is_set():
-        raise Interrupted(signal.SIGUSR1)
+    if not came.is_set():
+        raise UserError(f"process {dist.get_rank()} got no signal")
+    raise Interrupted(signal.SIGUSR1)
 
 
 def test_a_signal_goes_to_every_process_and_the_parent_s_own_handlers_come_back() -> None:
