@@ -15,6 +15,8 @@ from omegaconf import OmegaConf
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
+from pool import Pool  # loads torch
+
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -23,6 +25,22 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared"
     folder.mkdir(exist_ok=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def two() -> Iterator[Pool]:
+    """Two processes that have met."""
+    pool = Pool(2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture(scope="session")
+def four() -> Iterator[Pool]:
+    """Likewise four."""
+    pool = Pool(4)
+    yield pool
+    pool.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -1,7 +1,6 @@
 """Consistency: the symmetric KL divergence, against torch's own; it and BatchNorm's options in several processes."""
 
 import math
-from collections.abc import Iterator
 from itertools import permutations
 from typing import Any
 
@@ -99,13 +98,6 @@ def test_what_it_does_not_take() -> None:
     for alpha in (-1.0, math.inf, math.nan):
         with pytest.raises(ValueError, match="alpha"):
             Consistency(alpha)
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 def in_parts(rows: int, views: int) -> tuple[float, float, list[Tensor]]:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from equality import assert_equal_rows, rows
-from runs import TINY, TINY_CNN, TINY_DDPM, tiny_run, weights
+from runs import TINY, TINY_CNN, tiny_run, weights
 from test_task import data, fit, task
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from gvr_lightning.data.image_set import Splits
 from gvr_lightning.distributed import launch as launching
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.distributed.launch import launch
-from gvr_lightning.errors import Interrupted, TrainingError, UserError
+from gvr_lightning.errors import TrainingError, UserError
 from gvr_lightning.models.resnet import resnet
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -141,16 +141,14 @@ def test_how_many_may_be_skipped_is_configured(tmp_path: Path) -> None:
 
 
 def test_resume_auto_starts_continues_and_is_done(tmp_path: Path) -> None:
-    """Of a diffusion model, by the command itself; tests/test_cli.py has the other cases."""
-    settings = [*TINY, *TINY_DDPM, "regularizer=gvr_agr", f"hydra.run.dir={tmp_path / 'run'}"]
+    """By the command itself; tests/test_cli.py has the other cases."""
+    settings = [*TINY, *TINY_CNN, "regularizer=gvr_agr", f"hydra.run.dir={tmp_path / 'run'}"]
     first = start([*settings, "resume=auto"], tmp_path)
     assert first.returncode == 0, first.stderr
     again = start([*settings, "resume=auto"], tmp_path)
     assert again.returncode == 0 and again.stdout == first.stdout and "epoch" not in again.stderr, again.stderr
     more = start([*settings, "resume=auto", "epochs=3"], tmp_path)
     assert more.returncode == 0 and "epoch 3/3" in more.stderr, more.stderr
-    other = start([*settings, "resume=auto", "seed=5"], tmp_path)
-    assert other.returncode == 2 and "cannot change: seed" in other.stderr
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -185,9 +183,8 @@ def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
     assert "error: process 1 of 2 was killed (SIGKILL): out of memory, perhaps; the others were ended" in said
     assert f"continue with resume={folder}" in said and "Traceback" not in said
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
-    done = start(
-        [f"resume={folder}", f"epochs={load_checkpoint(folder / 'checkpoints' / 'last.ckpt')['epoch'] + 2}"], tmp_path
-    )
+    epochs = load_checkpoint(folder / "checkpoints" / "last.ckpt")["epoch"] + 2
+    done = start([f"resume={folder}", f"epochs={epochs}", "trainer.devices=1"], tmp_path)
     assert done.returncode == 0, done.stderr
 
 
@@ -208,28 +205,14 @@ def fails(rank: int) -> None:
     barrier()  # never met
 
 
-def makes_a_mistake() -> None:
-    raise UserError("data.root: no such folder")
-
-
-def stops() -> None:
-    raise Interrupted(signal.SIGTERM)
-
-
 def test_what_the_parent_tells(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(launching, "GRACE", 3.0)
     with pytest.raises(TrainingError, match="process 1 of 2 failed: MemoryError: not enough"):
         launch(fails, (1,), 2, "gloo")
     assert "in fails" in capfd.readouterr().err
-    with pytest.raises(UserError, match="no such folder"):
-        launch(makes_a_mistake, (), 2, "gloo")
-    with pytest.raises(Interrupted):
-        launch(stops, (), 2, "gloo")
 
 
-def test_batches_that_cannot_be_shared_are_refused(tmp_path: Path) -> None:
-    done = start([*TINY, "batch_size=33", "trainer.devices=2"], tmp_path)
-    assert done.returncode == 2 and "must be a multiple of that: 32 or 34" in done.stderr, done.stderr
+def test_several_machines_are_for_torchrun(tmp_path: Path) -> None:
     done = start([*TINY, "trainer.num_nodes=2"], tmp_path)
     assert done.returncode == 2 and "torchrun" in done.stderr
 

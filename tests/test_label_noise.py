@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -265,13 +265,6 @@ def test_the_wrong_labels_are_memorised_in_the_end(tmp_path: Path) -> None:
     tiny_run(tmp_path / "run", *NOISE, *long)
     last = [row for row in rows(tmp_path / "run") if row["train/loss"]][-1]
     assert float(last["train/acc_noisy"]) > 0.9 and float(last["train/acc_noisy_true"]) < 0.1
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
 
 
 @pytest.mark.parametrize("case", CASES)

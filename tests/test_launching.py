@@ -205,9 +205,10 @@ def test_alone_a_wish_is_heard_at_once() -> None:
 
 def meet_again(port: int) -> tuple[Any, int]:
     """Leave the others, and join them once more at a store that the first of them keeps."""
-    rank = dist.get_rank()
+    rank, before = dist.get_rank(), os.environ["MASTER_PORT"]
     dist.destroy_process_group()
     join(Place(rank, 4, rank % 2, 2, LOCALHOST, port, serves=True), "gloo")
+    os.environ["MASTER_PORT"] = before  # as the next test finds it
     return broadcast(("from", rank)), dist.get_world_size()
 
 

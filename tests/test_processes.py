@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -71,20 +71,6 @@ RUNS = {
 DDPM = {"ddpm": ["regularizer=none"], "ddpm, gvr_agr": ["regularizer=gvr_agr"]}
 STRATEGIES = {"ddp": [], "fsdp": ["trainer=fsdp", "trainer.accelerator=cpu"]}
 NORMS = ["model=resnet20", "model.widths=[4,4,8]", "model.blocks=1"]
-
-
-@pytest.fixture(scope="module")
-def two() -> Iterator[Pool]:
-    pool = Pool(2)
-    yield pool
-    pool.close()
-
-
-@pytest.fixture(scope="module")
-def four() -> Iterator[Pool]:
-    pool = Pool(4)
-    yield pool
-    pool.close()
 
 
 Finished = Callable[..., Path]

@@ -5,7 +5,6 @@ Seen where torch dispatches it, so that DDP's buckets, FSDP's gathers and Lightn
 
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +133,11 @@ def nodes() -> dict[str, Any]:
     return {name: OmegaConf.to_container(node, resolve=True) for name, node in found.items()}
 
 
-@pytest.fixture(scope="module", params=[2, 4])
-def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    """Processes for the whole file."""
-    made = Pool(request.param)
-    yield made
-    made.close()
+@pytest.fixture(params=["two", "four"])
+def pool(request: pytest.FixtureRequest) -> Pool:
+    """As many processes."""
+    found: Pool = request.getfixturevalue(request.param)
+    return found
 
 
 def variant(name: str) -> Variant:

@@ -24,8 +24,7 @@ TRAIN = Path(__file__).parents[1] / "train.py"
 ONE = ["epochs=1", *(s for s in TINY if not s.startswith("epochs")), *TINY_CNN]
 COUNTING = ["optimizer._target_=counting.counted_sgd"]
 OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.direction=maximize"]
-LAUNCHERS = {
-    "basic": ["lr=0.4,0.1"],
+LAUNCHERS = {  # optuna's jobs are started by Hydra's own
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "lr=0.1,0.4"],
     "submitit": ["hydra/launcher=submitit_local", "lr=0.1,0.4"],
     "optuna": [*OPTUNA, "hydra.sweeper.n_jobs=1", "lr=choice(0.1,0.4)", "hydra.sweeper.sampler.seed=1"],
