@@ -7,13 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gvr_lightning.consistency import Consistency
-    from gvr_lightning.label_smoothing import LabelSmoothing
+    from gvr_lightning.distributed.batch import over_batch
+    from gvr_lightning.methods.agr import AGR, agr_
+    from gvr_lightning.methods.consistency import Consistency
+    from gvr_lightning.methods.gvr.penalty import GradientVariance
+    from gvr_lightning.methods.gvr.variance import gradient_variance, last_layer_variance
+    from gvr_lightning.methods.label_smoothing import LabelSmoothing
+    from gvr_lightning.methods.penalty import Penalty
+    from gvr_lightning.methods.sam import SAM
+    from gvr_lightning.methods.view import View
     from gvr_lightning.optim.acprop import ACProp
-    from gvr_lightning.optim.agr import AGR, agr_
-    from gvr_lightning.optim.sam import SAM
-    from gvr_lightning.regularizers import GradientVariance
-    from gvr_lightning.variance import gradient_variance, last_layer_variance
 
 __version__ = "0.1.0"
 __all__ = [
@@ -23,21 +26,27 @@ __all__ = [
     "Consistency",
     "GradientVariance",
     "LabelSmoothing",
+    "Penalty",
+    "View",
     "agr_",
     "gradient_variance",
     "last_layer_variance",
+    "over_batch",
 ]
 
 _HOME = {
     "ACProp": "gvr_lightning.optim.acprop",
-    "AGR": "gvr_lightning.optim.agr",
-    "agr_": "gvr_lightning.optim.agr",
-    "Consistency": "gvr_lightning.consistency",
-    "GradientVariance": "gvr_lightning.regularizers",
-    "LabelSmoothing": "gvr_lightning.label_smoothing",
-    "SAM": "gvr_lightning.optim.sam",
-    "gradient_variance": "gvr_lightning.variance",
-    "last_layer_variance": "gvr_lightning.variance",
+    "AGR": "gvr_lightning.methods.agr",
+    "agr_": "gvr_lightning.methods.agr",
+    "Consistency": "gvr_lightning.methods.consistency",
+    "GradientVariance": "gvr_lightning.methods.gvr.penalty",
+    "LabelSmoothing": "gvr_lightning.methods.label_smoothing",
+    "Penalty": "gvr_lightning.methods.penalty",
+    "SAM": "gvr_lightning.methods.sam",
+    "View": "gvr_lightning.methods.view",
+    "gradient_variance": "gvr_lightning.methods.gvr.variance",
+    "last_layer_variance": "gvr_lightning.methods.gvr.variance",
+    "over_batch": "gvr_lightning.distributed.batch",
 }
 
 

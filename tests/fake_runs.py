@@ -11,9 +11,9 @@ import yaml
 
 from gvr_lightning.config.lookup import config_hash
 
-NO_PENALTY = {"_target_": "gvr_lightning.penalty.NoPenalty"}
-AGR = {"_target_": "gvr_lightning.optim.agr.AGR", "_partial_": True}
-GVR = {"_target_": "gvr_lightning.regularizers.GradientVariance", "alpha": 0.01, "layers": "head"}
+NO_PENALTY = {"_target_": "gvr_lightning.methods.penalty.NoPenalty"}
+AGR = {"_target_": "gvr_lightning.methods.agr.AGR", "_partial_": True}
+GVR = {"_target_": "gvr_lightning.methods.gvr.penalty.GradientVariance", "alpha": 0.01, "layers": "head"}
 REGULARIZERS: dict[str, dict[str, Any]] = {
     "none": {"views": 1, "penalty": NO_PENALTY, "wrap": None},
     "two_view": {"views": 2, "penalty": NO_PENALTY, "wrap": None},

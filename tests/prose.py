@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from gvr_lightning.cli import _overrides
+from gvr_lightning.app.train import _overrides
 from gvr_lightning.config.check import check
 from gvr_lightning.config.sampling import read_sample_line
 from gvr_lightning.config.sweep import expand

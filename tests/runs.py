@@ -8,9 +8,9 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 
+from gvr_lightning.app.run import run
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.datamodule import ViewsDataModule
-from gvr_lightning.run import run
 
 TINY = ["name=test", "trainer=cpu", "epochs=2", "batch_size=32", "data.max_train=80", "data.val_fraction=0.05"]
 TINY_CNN = ["model.width=8", "model.groups=4"]

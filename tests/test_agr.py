@@ -21,8 +21,8 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import SGD, Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler, OneCycleLR, SequentialLR
 
-from gvr_lightning.optim import agr
-from gvr_lightning.optim.agr import AGR, agr_, agr_statistics
+from gvr_lightning.methods import agr
+from gvr_lightning.methods.agr import AGR, agr_, agr_statistics
 
 F32_LARGE = agr._LARGE  # from this size on, a float32 tensor takes the blocked path on a CPU
 

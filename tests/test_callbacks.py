@@ -31,13 +31,7 @@ from torch import Tensor, nn
 
 from gvr_lightning import AGR, summary
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
-from gvr_lightning.callbacks.checkpoints import (
-    AtomicCheckpointIO,
-    Checkpoints,
-    atomic,
-    load_checkpoint,
-    newest_checkpoint,
-)
+from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint
 from gvr_lightning.callbacks.interruption import Interruption
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
@@ -47,13 +41,14 @@ from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.data.label_noise import Symmetric
 from gvr_lightning.errors import STOPPING, Interrupted, UserError
-from gvr_lightning.loggers import CsvLogger, read_metrics, rows_written, tensorboard
-from gvr_lightning.loggers import csv as csv_loggers
+from gvr_lightning.files import atomic, load_checkpoint
+from gvr_lightning.methods.penalty import NoPenalty
+from gvr_lightning.methods.sam import SAM, sam_agr
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import Pool, SplitNetwork
-from gvr_lightning.optim.sam import SAM, sam_agr
-from gvr_lightning.overview import print_overview
-from gvr_lightning.penalty import NoPenalty
+from gvr_lightning.recording.csv import CsvLogger, read_metrics, rows_written, tensorboard
+from gvr_lightning.recording.csv import csv as csv_loggers
+from gvr_lightning.recording.overview import print_overview
 
 
 class Clock:

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, weights
 
-from gvr_lightning.cli import _beside_the_first
+from gvr_lightning.app.train import _beside_the_first
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.lookup import config_hash
 from gvr_lightning.config.resume import continue_run
@@ -38,7 +38,7 @@ def train(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def main(monkeypatch: pytest.MonkeyPatch, cwd: Path, *arguments: str) -> int:
     """``train.py`` in this process; its exit status."""
-    from gvr_lightning.cli import main as entry
+    from gvr_lightning.app.train import main as entry
 
     monkeypatch.setattr(Outcome, "folder", None)  # of the command before
     monkeypatch.chdir(cwd)
@@ -201,7 +201,7 @@ def test_an_output_folder_that_cannot_be_written_is_named(
 def test_the_configuration_is_checked_without_torch(tmp_path: Path) -> None:
     code = (
         "import sys; sys.argv[1:] = ['alpa=1']\n"
-        "from gvr_lightning.cli import main\n"
+        "from gvr_lightning.app.train import main\n"
         "try:\n    main()\nexcept SystemExit as end: print(end.code)\n"
         "print(sorted({'torch', 'lightning', 'torchmetrics', 'timm', 'diffusers', 'matplotlib'} & set(sys.modules)))"
     )

@@ -147,8 +147,8 @@ def test_a_signature_is_that_of_the_class_and_what_it_passes_on() -> None:
     assert {"noise", "model", "penalty", "optimizer", "schedule"} == task.required
     assert {"noise", "ema_decay", "clip_norm", "accumulate"} <= task.arguments.keys() and not task.open
     assert "self" not in task.arguments and task.arguments["ema_decay"] == "float"
-    assert signature("gvr_lightning.optim.sam.sam_agr").open is False
-    assert signature("builtins.dict").open and not signature("gvr_lightning.penalty.NoPenalty").arguments
+    assert signature("gvr_lightning.methods.sam.sam_agr").open is False
+    assert signature("builtins.dict").open and not signature("gvr_lightning.methods.penalty.NoPenalty").arguments
     for target, words in {
         "torch.nn.Lineer": "did you mean torch.nn.Linear",
         "nothing": "No module named 'nothing'",

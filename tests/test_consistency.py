@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torch.distributions import Categorical, kl_divergence
 
 from gvr_lightning.config.check import check
-from gvr_lightning.consistency import Consistency, symmetric_kl
-from gvr_lightning.distributed.shards import shard
+from gvr_lightning.distributed.batch import balanced_shard as shard
 from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm, synchronise, uncounted
 from gvr_lightning.errors import UserError
+from gvr_lightning.methods.consistency import Consistency, symmetric_kl
 
 
 def logits(views: int, rows: int = 7, classes: int = 5, scale: float = 2.0) -> list[Tensor]:

@@ -12,8 +12,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from numbered import Numbered
 from torch import nn
 
-from gvr_lightning.build import make
-from gvr_lightning.consistency import Consistency
+from gvr_lightning.app.trainer import processes_wanted
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_folder import ImageFolder
@@ -22,7 +21,14 @@ from gvr_lightning.diffusion.ddim import DDIM
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.sampler import Sampler
 from gvr_lightning.errors import UserError
-from gvr_lightning.label_smoothing import LabelSmoothing
+from gvr_lightning.instantiate import make
+from gvr_lightning.methods.agr import AGR, agr_
+from gvr_lightning.methods.consistency import Consistency
+from gvr_lightning.methods.gvr.penalty import GradientVariance, PublishedGradientVariance
+from gvr_lightning.methods.gvr.variance import gradient_variance, last_layer_variance, per_sample_variance
+from gvr_lightning.methods.label_smoothing import LabelSmoothing
+from gvr_lightning.methods.penalty import NoPenalty
+from gvr_lightning.methods.sam import SAM, sam_agr
 from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.metrics.scores import require_enough
 from gvr_lightning.models.resnet import resnet, wide_resnet
@@ -31,15 +37,9 @@ from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.models.timm_network import timm_network
 from gvr_lightning.models.unet import from_diffusers, unet
 from gvr_lightning.optim.acprop import ACProp
-from gvr_lightning.optim.agr import AGR, agr_
-from gvr_lightning.optim.sam import SAM, sam_agr
 from gvr_lightning.optim.schedules import constant
-from gvr_lightning.penalty import NoPenalty
-from gvr_lightning.processes import processes_wanted
-from gvr_lightning.regularizers import GradientVariance, PublishedGradientVariance
 from gvr_lightning.tasks.classification import ClassificationTask
 from gvr_lightning.tasks.finite import NonFinite
-from gvr_lightning.variance import gradient_variance, last_layer_variance, per_sample_variance
 
 NAN, INF = math.nan, math.inf
 IMAGES = (3, 8, 8)
@@ -281,7 +281,7 @@ def test_processes_are_as_many_as_devices() -> None:
 
 def test_a_target_that_refuses_its_arguments_is_named_by_the_key() -> None:
     """One line that begins with the key; a mistake of the user's stays as it is said."""
-    here = "gvr_lightning.label_smoothing.LabelSmoothing"
+    here = "gvr_lightning.methods.label_smoothing.LabelSmoothing"
     with pytest.raises(UserError, match=r"^regularizer\.penalty: smoothing must be in \[0, 1\), got 2$"):
         make({"_target_": here, "smoothing": 2}, "regularizer.penalty")
     with pytest.raises(UserError, match=r"^regularizer\.penalty: .*unexpected keyword argument 'x'"):

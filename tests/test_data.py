@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from gvr_lightning.data.augmentation import Augmentation, PerImage, normalise
-from gvr_lightning.data.counter_random import hash_key, permutation, uniform
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.errors import UserError
+from gvr_lightning.random import hash_key, permutation, uniform
 
 MEAN, STD = torch.tensor([0.4, 0.5, 0.6]), torch.tensor([0.2, 0.25, 0.3])
 

@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gvr_lightning.data.augmentation import Augmentation
-from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.data.datamodule import Batch, ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.diffusion import ddim as our_ddim
@@ -36,8 +35,9 @@ from gvr_lightning.diffusion.ema import moving_average
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
+from gvr_lightning.methods.penalty import NoPenalty
 from gvr_lightning.optim import schedules
-from gvr_lightning.penalty import NoPenalty
+from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.diffusion import DiffusionTask
 
 Array = NDArray[np.float64]

@@ -21,8 +21,8 @@ from prose import blocks, check_command, commands, links, run_python
 from runs import TINY
 from torch import nn
 
+from gvr_lightning.app.run import run
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.run import run
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"

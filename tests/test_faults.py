@@ -15,13 +15,14 @@ from runs import TINY, TINY_CNN, tiny_run, weights
 from test_task import data, fit, task
 from torch import Tensor
 
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, load_checkpoint
+from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.data.image_set import Splits
 from gvr_lightning.distributed import launch as launching
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.errors import TrainingError, UserError
+from gvr_lightning.files import load_checkpoint
 from gvr_lightning.models.resnet import resnet
 
 TRAIN = Path(__file__).parents[1] / "train.py"

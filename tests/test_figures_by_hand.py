@@ -19,12 +19,12 @@ from gvr_lightning import GradientVariance
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.data.label_noise import Symmetric
-from gvr_lightning.label_smoothing import LabelSmoothing
-from gvr_lightning.loggers import CsvLogger, read_metrics
+from gvr_lightning.methods.label_smoothing import LabelSmoothing
+from gvr_lightning.methods.penalty import NoPenalty
+from gvr_lightning.methods.sam import SAM
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.optim import schedules
-from gvr_lightning.optim.sam import SAM
-from gvr_lightning.penalty import NoPenalty
+from gvr_lightning.recording.csv import CsvLogger, read_metrics
 from gvr_lightning.tasks.classification import ClassificationTask
 
 CLASSES, SCALE, BATCH, ALPHA = 7, 6.0, 4, 0.5

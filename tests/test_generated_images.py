@@ -21,8 +21,8 @@ from PIL import Image
 from runs import tiny_run
 from torch import Tensor, nn
 
-from gvr_lightning import sample
-from gvr_lightning.build import load_network
+from gvr_lightning.app import sample
+from gvr_lightning.app.draw import draw_images
 from gvr_lightning.config.sampling import read_sample_line, sample_help
 from gvr_lightning.diffusion.ddim import DDIM
 from gvr_lightning.diffusion.noise import Noise
@@ -30,14 +30,14 @@ from gvr_lightning.diffusion.pipeline import save_pipeline
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler
 from gvr_lightning.diffusion.sampler import draw as draw_batches
-from gvr_lightning.drawing import draw_images
 from gvr_lightning.errors import UserError
-from gvr_lightning.images import evenly, save_grid, save_images
-from gvr_lightning.loggers import read_metrics
+from gvr_lightning.instantiate import load_network
 from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.models.unet import unet
+from gvr_lightning.recording.csv import read_metrics
+from gvr_lightning.recording.images import evenly, save_grid, save_images
 
 SHAPE = (3, 8, 12)
 COLOUR = ["data.source._target_=numbered.Numbered", "+data.source.channels=3", "+data.source.width=12"]

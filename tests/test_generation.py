@@ -12,15 +12,15 @@ from diffusers import DDIMPipeline, DDPMPipeline
 from PIL import Image
 from runs import TINY_DDPM, tiny_run, weights
 
-from gvr_lightning import sample
-from gvr_lightning.build import load_network
+from gvr_lightning.app import sample
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.errors import Interrupted, UserError
-from gvr_lightning.images import save_grid
-from gvr_lightning.loggers import read_metrics
+from gvr_lightning.instantiate import load_network
 from gvr_lightning.metrics.scoring import Scoring
+from gvr_lightning.recording.csv import read_metrics
+from gvr_lightning.recording.images import save_grid
 from gvr_lightning.tasks.diffusion import DiffusionTask
 
 UNSCORED = [*TINY_DDPM, "extractor=none"]

@@ -1,4 +1,4 @@
-"""The import rule: the methods need torch alone, so that anyone can use them."""
+"""The import rules: methods need torch alone, so that anyone can use them; and no wing knows one above it."""
 
 import ast
 import subprocess
@@ -8,38 +8,24 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "gvr_lightning"
-TORCH_ONLY = [
-    *(
-        PACKAGE / name
-        for name in (
-            *(
-                "__init__.py",
-                "errors.py",
-                "variance.py",
-                "gram.py",
-                "passes.py",
-                "scopes.py",
-                "penalty.py",
-                "regularizers.py",
-                "consistency.py",
-                "label_smoothing.py",
-            ),
-            *("distributed/__init__.py", "distributed/shards.py", "distributed/sync_batchnorm.py"),
-        )
-    ),
-    *(PACKAGE / "data" / name for name in ("augmentation.py", "counter_random.py")),
-    *sorted((PACKAGE / "optim").glob("*.py")),
-    *sorted((PACKAGE / "models").glob("*.py")),
-]
-HYDRA_USERS = {"build.py", "processes.py", "run.py", "jobs.py", "cli.py", "config"}  # the rest takes built objects
+FILES = {path: str(path.relative_to(PACKAGE).with_suffix("")).replace("/", ".") for path in PACKAGE.rglob("*.py")}
+METHODS = ("methods", "distributed.batch", "distributed.sync_batchnorm")
+TORCH_ONLY = (*METHODS, "__init__", "errors", "random", "data.augmentation", "optim", "models")
+APPLICATION = ("app", "report")
+HYDRA_USERS = ("app", "config", "instantiate")  # the rest takes built objects
+TORCH_FREE = ("report", "config", "errors", "app.command")
 
 
-def imported(path: Path, top_level_only: bool) -> set[str]:
+def within(module: str, names: tuple[str, ...]) -> bool:
+    """Whether a module of the package is one of these, or lies in one of these."""
+    return any(module == name or module.startswith(f"{name}.") for name in names)
+
+
+def imported(path: Path, top_level_only: bool = False) -> set[str]:
     """The modules that a file imports: at the top, or anywhere."""
     tree = ast.parse(path.read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
     found = set()
-    for node in nodes:
+    for node in tree.body if top_level_only else ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -47,37 +33,44 @@ def imported(path: Path, top_level_only: bool) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", TORCH_ONLY, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_methods_import_torch_only(path: Path) -> None:
-    allowed = {"torch", "gvr_lightning", *sys.stdlib_module_names}
-    assert {name.split(".")[0] for name in imported(path, top_level_only=True)} <= allowed
-    ours = {f"gvr_lightning.{'.'.join(p.relative_to(PACKAGE).with_suffix('').parts)}" for p in TORCH_ONLY}
-    packages = {"gvr_lightning"}
-    assert {n for n in imported(path, top_level_only=True) if n.startswith("gvr_lightning")} <= ours | packages
+def ours(names: set[str]) -> set[str]:
+    """Those of this package, without its name."""
+    return {name.removeprefix("gvr_lightning.") for name in names if name.startswith("gvr_lightning.")}
+
+
+@pytest.mark.parametrize("path", [path for path, name in FILES.items() if within(name, TORCH_ONLY)], ids=FILES.get)
+def test_what_needs_torch_alone(path: Path) -> None:
+    names = imported(path, top_level_only=True)
+    assert {name.split(".")[0] for name in names} <= {"torch", "gvr_lightning", *sys.stdlib_module_names}
+    allowed = METHODS if within(FILES[path], ("methods",)) else TORCH_ONLY
+    assert all(within(name, (*allowed, "errors")) or name == "distributed" for name in ours(names))
+
+
+def test_no_wing_knows_one_above_it() -> None:
+    for path, name in FILES.items():
+        if not within(name, APPLICATION):
+            assert not {other for other in ours(imported(path)) if within(other, APPLICATION)}, name
+        if within(name, METHODS):
+            assert all(within(other, METHODS) for other in ours(imported(path))), name
 
 
 def test_hydra_stays_at_the_door() -> None:
-    for path in PACKAGE.rglob("*.py"):
-        if path.relative_to(PACKAGE).parts[0] not in HYDRA_USERS:
-            names = {name.split(".")[0] for name in imported(path, top_level_only=False)}
-            assert not names & {"hydra", "omegaconf"}, path
+    for path, name in FILES.items():
+        if not within(name, HYDRA_USERS):
+            assert not {other.split(".")[0] for other in imported(path)} & {"hydra", "omegaconf"}, name
 
 
-def test_the_report_needs_neither_torch_nor_the_training_code() -> None:
+def test_the_report_and_the_check_need_neither_torch_nor_the_training_code() -> None:
     heavy = {"torch", "lightning", "torchmetrics", "timm", "diffusers", "pandas"}
-    shared = {
-        f"gvr_lightning.{name}" for name in ("errors", "command", "config.lookup", "config.wording")
-    }  # which load no torch
-    for path in (PACKAGE / "report").glob("*.py"):
-        names = imported(path, top_level_only=False)
-        assert not {name.split(".")[0] for name in names} & heavy, path
-        ours = {name for name in names if name.startswith("gvr_lightning")}
-        assert all(name in shared or name.startswith("gvr_lightning.report") for name in ours), path
+    for path, name in FILES.items():
+        if within(name, TORCH_FREE):
+            assert not {other.split(".")[0] for other in imported(path)} & heavy, name
+            assert all(within(other, TORCH_FREE) for other in ours(imported(path))), name
 
 
 def test_the_public_names_need_neither_lightning_nor_hydra() -> None:
     code = (
-        "import sys; from gvr_lightning import AGR, GradientVariance, agr_, gradient_variance;"
+        "import sys, gvr_lightning; [getattr(gvr_lightning, name) for name in gvr_lightning.__all__];"
         "import gvr_lightning.models.resnet, gvr_lightning.data.augmentation;"
         "print(sorted({'lightning', 'hydra', 'timm', 'torchmetrics'} & set(sys.modules)))"
     )

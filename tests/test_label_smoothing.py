@@ -10,7 +10,7 @@ from torch import nn
 
 from gvr_lightning.config.check import check
 from gvr_lightning.errors import UserError
-from gvr_lightning.label_smoothing import LabelSmoothing
+from gvr_lightning.methods.label_smoothing import LabelSmoothing
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.9])

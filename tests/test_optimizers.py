@@ -19,9 +19,9 @@ from torch._subclasses import FakeTensorMode
 from torch.optim import Adam, AdamW, Optimizer, RMSprop
 from torch.optim.lr_scheduler import LambdaLR
 
+from gvr_lightning.methods.agr import AGR, agr_
 from gvr_lightning.optim import acprop, schedules
 from gvr_lightning.optim.acprop import ACProp
-from gvr_lightning.optim.agr import AGR, agr_
 
 STEPS = 20
 SHAPES = [(3, 2, 2, 2), (5,), (1,), (), (0, 3)]

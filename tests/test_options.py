@@ -22,22 +22,22 @@ from torch.optim import SGD
 from torch.utils.flop_counter import FlopCounterMode
 
 from gvr_lightning import AGR, GradientVariance, last_layer_variance
-from gvr_lightning.build import make
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.consistency import Consistency
-from gvr_lightning.distributed.shards import Shard, shard
-from gvr_lightning.gram import gram_distance, gram_is_cheaper
-from gvr_lightning.label_smoothing import LabelSmoothing
+from gvr_lightning.distributed.batch import Shard, product_norm
+from gvr_lightning.distributed.batch import balanced_shard as shard
+from gvr_lightning.distributed.batch import product_norm_is_cheaper as gram_is_cheaper
+from gvr_lightning.instantiate import make
+from gvr_lightning.methods.consistency import Consistency
+from gvr_lightning.methods.gvr.penalty import PublishedGradientVariance
+from gvr_lightning.methods.label_smoothing import LabelSmoothing
+from gvr_lightning.methods.passes import forward, frozen_statistics
+from gvr_lightning.methods.penalty import NoPenalty, Penalty, RegularizedLoss
+from gvr_lightning.methods.sam import SAM, sam_agr
 from gvr_lightning.models.resnet import resnet, wide_resnet
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.models.timm_network import timm_network
 from gvr_lightning.optim import schedules
-from gvr_lightning.optim.sam import SAM, sam_agr
-from gvr_lightning.passes import forward
-from gvr_lightning.penalty import NoPenalty, Penalty, RegularizedLoss
-from gvr_lightning.regularizers import PublishedGradientVariance
-from gvr_lightning.scopes import frozen_statistics
 
 B, C, D = 10, 5, 7
 
@@ -507,8 +507,8 @@ def test_shards_are_consecutive_and_differ_by_one_at_most(processes: int) -> Non
         parts = [shard(total, rank, processes) for rank in range(processes)]
         for part, rows in zip(parts, np.array_split(np.arange(total), processes), strict=True):
             assert list(range(part.start, part.stop)) == rows.tolist()
-            assert part.share == (len(rows), total, math.ceil(total / processes), processes)
-            assert part.share.weight == pytest.approx(len(rows) * processes / total)
+            assert part.row_count == (len(rows), total, math.ceil(total / processes), processes)
+            assert part.row_count.weight == pytest.approx(len(rows) * processes / total)
         rows = torch.randperm(total)[: (total + 1) // 2]
         for part in parts:
             here, share = part.choose(rows)
@@ -523,7 +523,7 @@ def products(rows: int, classes: int, features: int, views: int) -> tuple[int, i
     h = [torch.zeros(rows, features) for _ in range(views)]
     with FlopCounterMode(display=False) as gram:
         for u, v in combinations(range(views), 2):
-            gram_distance((d[u], d[v]), (h[u], h[v]), False, None)
+            product_norm(torch.cat([d[u], d[v]]), torch.cat([h[u], h[v]]), 2 * rows)
     with FlopCounterMode(display=False) as dense:
         for a, b in zip(d, h, strict=True):
             _ = a.T @ b

@@ -14,13 +14,13 @@ from runs import weights
 from torch import Tensor, nn
 
 from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
-from gvr_lightning.consistency import Consistency, symmetric_kl
-from gvr_lightning.gram import gram_is_cheaper
-from gvr_lightning.label_smoothing import LabelSmoothing, uniform_cross_entropy
+from gvr_lightning.distributed.batch import product_norm_is_cheaper as gram_is_cheaper
+from gvr_lightning.methods.consistency import Consistency, symmetric_kl
+from gvr_lightning.methods.gvr.penalty import PublishedGradientVariance
+from gvr_lightning.methods.gvr.variance import per_sample_variance
+from gvr_lightning.methods.label_smoothing import LabelSmoothing, uniform_cross_entropy
+from gvr_lightning.methods.penalty import NoPenalty, Penalty
 from gvr_lightning.models.split import SplitNetwork
-from gvr_lightning.penalty import NoPenalty, Penalty
-from gvr_lightning.regularizers import PublishedGradientVariance
-from gvr_lightning.variance import per_sample_variance
 
 B, C, D = 12, 5, 32
 HALVES = [torch.bfloat16, torch.float16]

@@ -28,20 +28,22 @@ from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, tiny_run, weights
 from torch import Tensor, nn
 
 from gvr_lightning import GradientVariance
-from gvr_lightning.build import build_data, build_task
+from gvr_lightning.app.build import build_data, build_task
+from gvr_lightning.app.run import quiet
+from gvr_lightning.app.train import main
+from gvr_lightning.app.trainer import backend, build_trainer, processes_wanted
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
-from gvr_lightning.cli import main
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.batch import my_part
-from gvr_lightning.distributed.shards import Shard, even_shard, gather_rows, shard
+from gvr_lightning.distributed.batch import Shard, gather_rows
+from gvr_lightning.distributed.batch import balanced_shard as shard
+from gvr_lightning.distributed.batch import equal_shard as even_shard
 from gvr_lightning.distributed.strategies import DataParallel, FullySharded
 from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm, synchronise
 from gvr_lightning.errors import UserError
 from gvr_lightning.models.resnet import resnet
 from gvr_lightning.models.split import Pool as PoolLayer
 from gvr_lightning.models.split import SplitNetwork
-from gvr_lightning.processes import backend, build_trainer, processes_wanted
-from gvr_lightning.run import quiet
 
 EXACT = ["trainer.precision=64-true", "trainer.log_every_n_steps=1", "data.val_fraction=0.2", "epochs=2"]
 ODD = ["data.max_train=65"]  # the last batch is one sample: most processes have none
@@ -275,7 +277,7 @@ def test_every_row_is_somewhere_once(rows: int, micro: int, processes: int) -> N
     parts = [my_part(index, micro, rank, processes) for rank in range(processes)]
     assert torch.cat([mine for mine, _ in parts]).sort().values.tolist() == list(range(rows))
     for shards in zip(*(s for _, s in parts), strict=True):
-        assert sum(s.share.weight for s in shards) == pytest.approx(processes)
+        assert sum(s.row_count.weight for s in shards) == pytest.approx(processes)
         assert shards[0].start == 0 and shards[-1].stop == shards[-1].total
     assert len(parts[0][0]) > 0, "the first process is never without rows"
 

@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gvr_lightning.methods.gvr.penalty import PublishedGradientVariance
 from gvr_lightning.models.resnet import resnet
 from gvr_lightning.models.split import SplitNetwork
-from gvr_lightning.regularizers import PublishedGradientVariance
 
 ALPHA, SUBSET, STEPS = 0.5, 4, 20
 

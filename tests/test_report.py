@@ -16,7 +16,7 @@ import scipy.stats
 from fake_runs import SYMMETRIC, fake_run, unfinished_run
 from PIL import Image
 
-from gvr_lightning.command import command
+from gvr_lightning.app.command import command
 from gvr_lightning.errors import UserError
 from gvr_lightning.report.baselines import set_baselines
 from gvr_lightning.report.cli import main
@@ -213,7 +213,7 @@ def test_a_confounded_key_is_shown_beside_the_choice(tmp_path: Path) -> None:
 def test_options_explain_their_keys_and_overrides_stand_beside_them(tmp_path: Path) -> None:
     for name, penalty in (("plain", "NoPenalty"), ("own", "a.Own"), ("unseen", "b.Own")):
         folder = fake_run(tmp_path / name, "none")
-        text = (folder / "config.yaml").read_text().replace("gvr_lightning.penalty.NoPenalty", f"x.{penalty}")
+        text = (folder / "config.yaml").read_text().replace("gvr_lightning.methods.penalty.NoPenalty", f"x.{penalty}")
         (folder / "config.yaml").write_text(text)
         told = json.loads((folder / "summary.json").read_text())
         del told["config_hash"]
@@ -223,8 +223,8 @@ def test_options_explain_their_keys_and_overrides_stand_beside_them(tmp_path: Pa
     found = {row["configuration"] for row in grouped(tmp_path)}
     assert found == {
         *("none, penalty=x.NoPenalty", "none, penalty=x.a.Own", "none, penalty=x.b.Own"),
-        *("gvr, penalty=gvr_lightning.regularizers.GradientVariance, layers=head",),
-        *("agr, penalty=gvr_lightning.penalty.NoPenalty",),
+        *("gvr, penalty=gvr_lightning.methods.gvr.penalty.GradientVariance, layers=head",),
+        *("agr, penalty=gvr_lightning.methods.penalty.NoPenalty",),
     }
 
 

@@ -17,7 +17,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
-from gvr_lightning.curves import draw_curves
+from gvr_lightning.recording.curves import draw_curves
 from gvr_lightning.report.baselines import set_baselines
 from gvr_lightning.report.curves import Band, bands
 from gvr_lightning.report.dots import draw_differences, draw_final

@@ -400,8 +400,8 @@ def test_keys_that_differ_between_settings_alone_are_no_part_of_a_method_s_name(
         ({}, True),
         ({"optimizer.lr": 0.5, "regularizer.wrap": None}, True),
         ({"regularizer.views": 2}, False),
-        ({"regularizer.wrap": {"_target_": "gvr_lightning.optim.agr.AGR"}}, False),
-        ({"regularizer.penalty._target_": "gvr_lightning.label_smoothing.LabelSmoothing"}, False),
+        ({"regularizer.wrap": {"_target_": "gvr_lightning.methods.agr.AGR"}}, False),
+        ({"regularizer.penalty._target_": "gvr_lightning.methods.label_smoothing.LabelSmoothing"}, False),
     ],
 )
 def test_plain_is_one_view_without_a_penalty_and_a_wrapper(keys: dict[str, Any], plain: bool, tmp_path: Path) -> None:

@@ -335,7 +335,7 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("task=ddpm model=small_cnn", ["gives images, which small_cnn does not"], []),
         ("task=ddpm model=wide_resnet", ["gives images, which wide_resnet does not"], []),
         ("task=ddpm model=timm", ["gives images, which timm_network does not"], []),
-        ("model=unet_small", ["gives classes, which a U-Net does not", "model=resnet18"], []),
+        ("model=unet_small", ["gives classes, which unet does not", "model=resnet18"], []),
     ],
     "labels": [("task=ddpm label_noise=pairflip", ["leave label_noise out"], [])],
     "gradient_scaler": [

@@ -18,7 +18,7 @@ from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.sweep import expand
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
-from gvr_lightning.loggers import read_metrics
+from gvr_lightning.recording.csv import read_metrics
 
 SMALL = {
     "task=ddpm": TINY_DDPM,
@@ -211,7 +211,7 @@ def test_a_run_that_was_killed_loses_an_epoch_at_most(tmp_path: Path, monkeypatc
     settings = ["regularizer=gvr", "epochs=3", "trainer.log_every_n_steps=1"]
     tiny_run(tmp_path / "whole", *settings)
     with monkeypatch.context() as patch:
-        patch.setattr("gvr_lightning.run.write_summary", lambda *_: None)
+        patch.setattr("gvr_lightning.app.run.write_summary", lambda *_: None)
         patch.setattr(ViewsDataModule, "on_after_batch_transfer", _dies_at(5))
         with pytest.raises(MemoryError):
             tiny_run(tmp_path / "cut", *settings)

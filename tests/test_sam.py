@@ -20,11 +20,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from gvr_lightning.config.check import check
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.errors import UserError
+from gvr_lightning.methods import agr
+from gvr_lightning.methods.agr import AGR
+from gvr_lightning.methods.penalty import NoPenalty, RegularizedLoss
+from gvr_lightning.methods.sam import SAM, sam_agr
 from gvr_lightning.models.resnet import resnet
-from gvr_lightning.optim import agr
-from gvr_lightning.optim.agr import AGR
-from gvr_lightning.optim.sam import SAM, sam_agr
-from gvr_lightning.penalty import NoPenalty, RegularizedLoss
 
 Weights = list[Tensor]
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {

@@ -19,10 +19,11 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gvr_lightning.build import build_data, build_task, make
+from gvr_lightning.app.build import build_data, build_task
+from gvr_lightning.app.run import quiet
+from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.processes import build_trainer
-from gvr_lightning.run import quiet
+from gvr_lightning.instantiate import make
 
 sys.path.append(str(Path(__file__).parents[1] / "experiments" / "benchmarks"))
 from scaling_cost import VARIANTS, Network, Sent, Variant, penalty, replicas, shards, statistics

@@ -14,7 +14,6 @@ from runs import TINY_DDPM
 from torch import Tensor, nn
 
 from gvr_lightning.data.augmentation import Augmentation
-from gvr_lightning.data.counter_random import hash_key, permutation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits, content_hash
 from gvr_lightning.errors import UserError
@@ -25,6 +24,7 @@ from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.metrics.reference import Statistics
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.models.small_cnn import small_cnn
+from gvr_lightning.random import hash_key, permutation
 
 CPU = torch.device("cpu")
 UPDATES = 5

@@ -20,12 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gvr_lightning.data.augmentation import Augmentation, PerImage
 from gvr_lightning.data.batch import Batch, my_part
-from gvr_lightning.data.counter_random import uniform
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, content_hash, divide, held_out
 from gvr_lightning.data.label_noise import PairFlip, Symmetric
-from gvr_lightning.distributed.shards import Shard
+from gvr_lightning.distributed.batch import Shard
 from gvr_lightning.errors import UserError
+from gvr_lightning.random import uniform
 
 TEST = 30_000  # test images are numbered from here on
 

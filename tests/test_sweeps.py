@@ -14,7 +14,7 @@ import yaml
 from counting import COUNTED
 from runs import TINY, TINY_CNN
 
-from gvr_lightning import cli
+from gvr_lightning.app import train as cli
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import group_options
 from gvr_lightning.config.sweep import Outcome, expand, unfinished

@@ -18,11 +18,12 @@ from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.errors import TrainingError, UserError
-from gvr_lightning.loggers import CsvLogger, read_metrics
+from gvr_lightning.methods import agr
+from gvr_lightning.methods.penalty import NoPenalty
 from gvr_lightning.models.resnet import resnet
 from gvr_lightning.models.small_cnn import small_cnn
-from gvr_lightning.optim import agr, schedules
-from gvr_lightning.penalty import NoPenalty
+from gvr_lightning.optim import schedules
+from gvr_lightning.recording.csv import CsvLogger, read_metrics
 from gvr_lightning.tasks.classification import ClassificationTask
 from gvr_lightning.tasks.means import RunningMeans
 

@@ -18,11 +18,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gvr_lightning import GradientVariance
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.methods.gvr.penalty import PublishedGradientVariance
+from gvr_lightning.methods.penalty import NoPenalty, Penalty
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.models.unet import from_diffusers, to_diffusers, unet
-from gvr_lightning.penalty import NoPenalty, Penalty
-from gvr_lightning.regularizers import PublishedGradientVariance
 
 TINY: dict[str, Any] = {"widths": [4, 8], "blocks": 1, "attention": [False, True], "groups": 4}
 SMALL: dict[str, dict[str, Any]] = {  # each configuration with few channels, and its images
@@ -332,7 +332,7 @@ def test_without_keys_subsets_are_drawn() -> None:
 @pytest.mark.parametrize(
     "penalty",
     [NoPenalty(), GradientVariance(), GradientVariance(layers="last_stage"), PublishedGradientVariance()],
-    ids=lambda p: f"{type(p).__name__}-{getattr(p, '_compare', None) and p._compare.__name__}",
+    ids=lambda p: f"{type(p).__name__}-{type(getattr(p, 'layers', None)).__name__}",
 )
 def test_each_view_has_its_own_target(penalty: Penalty) -> None:
     network, (x, noises, keys) = tiny().double(), batch(2)

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
-from gvr_lightning.gram import gram_is_cheaper
+from gvr_lightning.distributed.batch import product_norm_is_cheaper as gram_is_cheaper
+from gvr_lightning.methods.gvr.variance import per_sample_variance
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
-from gvr_lightning.variance import per_sample_variance
 
 B, C, D = 12, 5, 7
 

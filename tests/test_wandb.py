@@ -16,10 +16,10 @@ from omegaconf import OmegaConf
 from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, tiny_run
 from wandb_file import offline_runs
 
-from gvr_lightning import cli
+from gvr_lightning.app import train as cli
 from gvr_lightning.config.sweep import Outcome
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
-from gvr_lightning.loggers import read_metrics
+from gvr_lightning.recording.csv import read_metrics
 from gvr_lightning.tracking import session
 from gvr_lightning.tracking.factory import _identity, _study, weights_and_biases
 from gvr_lightning.tracking.logger import WandbRun

@@ -10,7 +10,7 @@ from runs import TINY, TINY_CNN
 
 ROOT = Path(__file__).parents[1]
 ENTRY = """
-from gvr_lightning.cli import main
+from gvr_lightning.app.train import main
 from gvr_lightning.config.folder import conf_folder
 print(conf_folder())
 main()
@@ -29,7 +29,10 @@ def test_the_wheel_trains(tmp_path: Path) -> None:
     assert "gvr_lightning/conf/config.yaml" in names and not any(n.startswith(("tests", "experiments")) for n in names)
     (metadata,) = site.glob("*.dist-info")
     entries = (metadata / "entry_points.txt").read_text()
-    assert "gvr-train = gvr_lightning.cli:main" in entries and "gvr-report = gvr_lightning.report.cli:main" in entries
+    assert (
+        "gvr-train = gvr_lightning.app.train:main" in entries
+        and "gvr-report = gvr_lightning.report.cli:main" in entries
+    )
     command = [sys.executable, "-c", ENTRY, "regularizer=gvr", "alpha=0.01", *TINY, *TINY_CNN]
     environment = {**os.environ, "PYTHONPATH": str(site)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)

@@ -13,7 +13,7 @@ import torch
 from timing import interleave, report
 from torch import Tensor
 
-from gvr_lightning.optim.agr import agr_
+from gvr_lightning.methods.agr import agr_
 
 
 def resnet18_shapes(classes: int = 10) -> list[tuple[int, ...]]:

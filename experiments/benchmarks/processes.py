@@ -17,13 +17,13 @@ from lightning.pytorch import Callback, Trainer
 from timing import interleave, report
 
 from gvr_lightning import GradientVariance
+from gvr_lightning.app.run import quiet
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.models.resnet import resnet
 from gvr_lightning.optim.schedules import cosine
-from gvr_lightning.run import quiet
 from gvr_lightning.tasks.classification import ClassificationTask
 
 TRAIN = Path(__file__).parents[2] / "train.py"

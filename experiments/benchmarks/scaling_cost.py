@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gvr_lightning.gram import gram_is_cheaper
+from gvr_lightning.distributed.batch import product_norm_is_cheaper
 from gvr_lightning.models.timm_network import timm_network
 
 FLOAT, MIB = 4, 2**20
@@ -110,7 +110,7 @@ def penalty(network: Network, variant: Variant, batch: int, processes: int, gram
     c, d = network.classes, network.features
     rows = variant.subset or math.ceil(batch / (1 + variant.halves))
     most = min(rows, -(-batch // processes))  # of a view, on one process
-    if gram_is_cheaper(processes * most, c, d, processes) if gram is None else gram:
+    if product_norm_is_cheaper(processes * most, c, d, processes) if gram is None else gram:
         return [Sent("all_gather", FLOAT * processes * 2 * most * (c + d + 1))]
     return [Sent("all_reduce", FLOAT * (c * d + c))]
 

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from timing import interleave, report
 from torch import Tensor
 
+from gvr_lightning.methods.gvr.penalty import GradientVariance, PublishedGradientVariance
+from gvr_lightning.methods.penalty import NoPenalty, Penalty
 from gvr_lightning.models.resnet import resnet
-from gvr_lightning.penalty import NoPenalty, Penalty
-from gvr_lightning.regularizers import GradientVariance, PublishedGradientVariance
 
 MODELS = {"resnet18": ([64, 128, 256, 512], 2), "resnet20": ([16, 32, 64], 3)}
 VARIANTS: dict[str, tuple[int, Callable[[], Penalty]]] = {  # views that the data yields, penalty

@@ -13,16 +13,16 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from gvr_lightning.app.run import quiet
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.diffusion.noise import Noise
-from gvr_lightning.loggers import csv
+from gvr_lightning.methods.penalty import NoPenalty
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.models.unet import to_diffusers
 from gvr_lightning.optim.schedules import constant
-from gvr_lightning.penalty import NoPenalty
-from gvr_lightning.run import quiet
+from gvr_lightning.recording.csv import csv
 from gvr_lightning.tasks.diffusion import DiffusionTask
 
 EMA = 0.999

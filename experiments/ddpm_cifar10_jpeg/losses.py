@@ -4,7 +4,7 @@ import json
 import sys
 from pathlib import Path
 
-from gvr_lightning.loggers import read_metrics
+from gvr_lightning.recording.csv import read_metrics
 
 HERE = Path(__file__).parent
 FIGURES = ("fid", "is/mean", "is/std", "test/loss", "val/loss", "train/seconds", "real/fid", "real/is/mean")

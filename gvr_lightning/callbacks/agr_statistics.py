@@ -6,8 +6,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gvr_lightning.optim.agr import AGR, agr_statistics
-from gvr_lightning.optim.wrapper import Wrapper
+from gvr_lightning.methods.agr import AGR, agr_statistics
+from gvr_lightning.methods.optimizer_wrapper import Wrapper
 
 
 class AGRStatistics(Callback):

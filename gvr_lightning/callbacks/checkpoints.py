@@ -6,8 +6,6 @@ import os
 import shutil
 import sys
 import time
-import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,27 +15,11 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from gvr_lightning.distributed.agreement import Agreement
-from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import TrainingError, UserError
+from gvr_lightning.files import atomic, load_checkpoint
 
 LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
-
-
-def atomic(path: Path, write: Callable[[Path], Any], ready: Callable[[], Any] | None = None) -> None:
-    """Call ``write(temporary)`` beside ``path``, flush it to the disk, call ``ready`` and rename.
-
-    The old file stays until then.
-    """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        if ready is not None:
-            ready()
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -68,24 +50,6 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             UserError: for a damaged file.
         """
         return load_checkpoint(Path(path))
-
-
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint as plain containers and tensors, on the CPU.
-
-    Raises:
-        UserError: for a file that is missing or damaged.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}")
-    try:
-        with zipfile.ZipFile(path) as file:
-            damaged = file.testzip()  # against the checksums: torch does not look at them
-        if damaged is not None:
-            raise ValueError(damaged)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises whatever its unpickler met
-        raise UserError(f"checkpoint {path} is damaged ({type(error).__name__}); use another one") from error
 
 
 def newest_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]]:

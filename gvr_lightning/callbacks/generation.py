@@ -8,13 +8,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from gvr_lightning.callbacks.progress import RunProgress
-from gvr_lightning.data.counter_random import hash_key, permutation
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
-from gvr_lightning.distributed.shards import rank_and_size
-from gvr_lightning.images import evenly, save_grid
-from gvr_lightning.loggers import trackers
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.metrics.scoring import Scoring
+from gvr_lightning.random import hash_key, permutation
+from gvr_lightning.recording.csv import trackers
+from gvr_lightning.recording.images import evenly, save_grid
 
 REAL = 0  # the draw of real images is the same in every run
 STRIP = 8, 12  # images on their way, and pictures of each

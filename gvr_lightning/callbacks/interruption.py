@@ -10,7 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gvr_lightning.callbacks.checkpoints import Checkpoints
 from gvr_lightning.distributed.agreement import Agreement
-from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import STOPPING, Interrupted
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from gvr_lightning.config.folder import conf_folder, first_comment, group_options
 from gvr_lightning.config.groups import Groups, check_choice, is_choice
 from gvr_lightning.config.keys import apply
+from gvr_lightning.config.moved import current
 from gvr_lightning.config.overrides import SIGNS, choices, combinations, parse
 from gvr_lightning.config.relations import check_relations
 from gvr_lightning.config.targets import check_targets
@@ -74,6 +75,7 @@ def _applied(overrides: Sequence[Override], tree: Tree) -> tuple[dict[str, str],
     for override in targets_first:
         if not (override.is_hydra_override() and SIGNS[override.type]):  # what may be added there only Hydra knows
             apply(override, tree)
+    tree = current(tree)
     made = tree.pop("hydra")["runtime"]["choices"]
     return made, resolve(tree), tree
 
@@ -116,5 +118,4 @@ def _compose(texts: Sequence[str]) -> Tree:
         line = one_line(error)
         named = any(text.partition("=")[0] in line for text in texts)
         raise UserError(line if named else f"{', '.join(texts)}: {line}") from error
-    plain: Any = OmegaConf.to_container(config, resolve=False)
-    return plain
+    return current(OmegaConf.to_container(config, resolve=False))

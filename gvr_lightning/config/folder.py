@@ -17,6 +17,14 @@ def group_options() -> dict[str, list[str]]:
     return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
 
 
+def chosen_by(group: str, target: str) -> str:
+    """What chooses a target: an option of its group, if one has it."""
+    for path in sorted((conf_folder() / group).glob("*.yaml")):
+        if f"_target_: {target}\n" in path.read_text(encoding="utf-8"):
+            return f"{group}={path.stem}"
+    return target
+
+
 def first_comment(group: str, option: str) -> str:
     """What the first comment of an option's file says, "" without one."""
     path = conf_folder() / group / f"{option}.yaml"

@@ -1,36 +1,48 @@
 """Settings of image generation that exclude or need each other."""
 
-from gvr_lightning.config.lookup import Config, get, kind
+from gvr_lightning.config.declarations import declared
+from gvr_lightning.config.folder import chosen_by
+from gvr_lightning.config.lookup import Config, get
 from gvr_lightning.config.rules import is_number
 from gvr_lightning.config.wording import show
 
-OF_CLASSES = {"Consistency": "consistency", "LabelSmoothing": "label_smoothing"}
+
+def draws(config: Config) -> bool:
+    """Whether the task is to draw images."""
+    return declared(get(config, "task"), "needs") == "images"
+
+
+def task(config: Config) -> str:
+    """As it is chosen."""
+    return f"task={declared(get(config, 'task'), 'kind')}"
 
 
 def class_logits(config: Config) -> str | None:
     """Distributions over classes are there only where there are classes."""
-    name = OF_CLASSES.get(kind(config, "regularizer.penalty"))
-    if kind(config, "task") != "DiffusionTask" or name is None:
+    penalty = get(config, "regularizer.penalty")
+    if not draws(config) or not declared(penalty, "needs_classes"):
         return None
-    return f"task=ddpm: regularizer={name} is of probabilities of classes, and the network gives images"
+    name = chosen_by("regularizer", penalty["_target_"])
+    return f"{task(config)}: {name} is of probabilities of classes, and the network gives images"
 
 
 def generates(config: Config) -> str | None:
     """Only a diffusion model is sampled."""
     for group in ("sampler", "extractor"):
-        if kind(config, "task") == "ClassificationTask" and get(config, group) is not None:
+        if declared(get(config, "task"), "needs") == "classes" and get(config, group) is not None:
             return f"{group}: images are generated with task=ddpm only; leave {group} out, or add task=ddpm"
     return None
 
 
 def pixels(config: Config) -> str | None:
     """Images are drawn in [-1, 1], so they are trained on in [-1, 1]."""
-    if kind(config, "task") != "DiffusionTask":
+    if not draws(config):
         return None
     for name in ("mean", "std"):
         value = get(config, f"data.{name}")
         if value is None or (isinstance(value, list) and any(v != 0.5 for v in value)):
-            return f"data.{name}={show(value)}: task=ddpm draws images in [-1, 1], so data.mean and data.std are [0.5]"
+            shown = f"data.{name}={show(value)}"
+            return f"{shown}: {task(config)} draws images in [-1, 1], so data.mean and data.std are [0.5]"
     return None
 
 

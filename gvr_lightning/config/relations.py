@@ -1,17 +1,18 @@
 """Settings that exclude or need each other."""
 
+import math
 from collections.abc import Callable
 
+from gvr_lightning.config.declarations import declared
+from gvr_lightning.config.folder import chosen_by
 from gvr_lightning.config.generation import GENERATION
 from gvr_lightning.config.lookup import Config, get, kind
 from gvr_lightning.config.rules import is_number
 from gvr_lightning.config.wording import show
 from gvr_lightning.errors import UserError
 
-CLASSIFIERS = ("small_cnn", "resnet", "wide_resnet", "timm_network")
-VARIANCE = ("GradientVariance", "PublishedGradientVariance")
-COMPARE = (*VARIANCE, "Consistency")  # these compare views
-CALL_TWICE = ("SAM", "sam_agr")
+INSTEAD = {"images": "unet_small", "classes": "resnet18"}  # models, by what they give
+OURS = "gvr_lightning."  # before the names of classes whose settings are known here
 
 
 def check_relations(config: Config) -> None:
@@ -55,16 +56,16 @@ def uneven_batch(size: int, parts: int) -> str | None:
 
 def views(config: Config) -> str | None:
     """As many views as the penalty compares."""
-    number, split = get(config, "regularizer.views"), bool(get(config, "regularizer.penalty.split"))
-    penalty = kind(config, "regularizer.penalty")
-    if penalty not in COMPARE or not is_number(number):
+    number, penalty = get(config, "regularizer.views"), get(config, "regularizer.penalty")
+    fewest, most = declared(penalty, "fewest", 1), declared(penalty, "most", math.inf)
+    if not is_number(number) or fewest <= number <= most:
         return None
-    if split and number != 1:
+    if number > most and penalty.get("split"):
         return f"regularizer.views={number}: regularizer.penalty.split=true divides one view, so views must be 1"
-    if not split and number < 2:
-        other = " (or regularizer=gvr_split)" if penalty in VARIANCE else ""
-        return f"regularizer.views={number}: the penalty compares views, so views must be >= 2{other}"
-    return None
+    wanted = f"be {fewest}" if fewest == most else f"be >= {fewest}" if number < fewest else f"be <= {most}"
+    instead = declared(penalty, "with_one_view")
+    other = f" (or regularizer={instead})" if instead and number == 1 else ""
+    return f"regularizer.views={number}: the penalty compares views, so views must {wanted}{other}"
 
 
 def per_sample(config: Config) -> str | None:
@@ -86,20 +87,22 @@ def per_sample(config: Config) -> str | None:
 
 def compiled(config: Config) -> str | None:
     """A compiled backbone is differentiated once."""
-    layers = get(config, "regularizer.penalty.layers")
-    penalty = kind(config, "regularizer.penalty")
-    inner = layers in (None, "head", "last_stage")
-    twice = penalty == "PublishedGradientVariance" or (penalty in VARIANCE and not inner)
-    if not get(config, "task.compile") or not twice:
+    penalty = get(config, "regularizer.penalty")
+    if not get(config, "task.compile") or not declared(penalty, "double_backward"):
         return None
-    which = f"regularizer.penalty.layers={show(layers)}" if layers is not None else "regularizer=gvr_published"
+    layers = penalty.get("layers")
+    if layers is None:
+        name = chosen_by("regularizer", penalty["_target_"])
+        return f"task.compile=true: {name} differentiates the whole network twice; leave task.compile out"
+    which = f"regularizer.penalty.layers={show(layers)}"
     return f"task.compile=true: {which} differentiates the whole network twice; use layers=head or last_stage"
 
 
 def norm_groups(config: Config) -> str | None:
     """GroupNorm's groups are of one size."""
     groups, width = get(config, "model.groups"), get(config, "model.width")
-    if kind(config, "model") != "small_cnn" or not (is_number(groups) and is_number(width)) or width % groups == 0:
+    ours = str(get(config, "model._target_")).startswith(OURS)
+    if not (ours and is_number(groups) and is_number(width)) or width % groups == 0:
         return None
     return f"model.groups={groups} must divide model.width={width}"
 
@@ -107,7 +110,8 @@ def norm_groups(config: Config) -> str | None:
 def depth(config: Config) -> str | None:
     """Three stages of blocks of two convolutions, and four layers more."""
     layers = get(config, "model.depth")
-    if kind(config, "model") != "wide_resnet" or not is_number(layers) or (layers - 4) % 6 == 0:
+    ours = str(get(config, "model._target_")).startswith(OURS)
+    if not ours or not is_number(layers) or (layers - 4) % 6 == 0:
         return None
     return f"model.depth={layers}: must be 6 n + 4, such as 10, 16, 22, 28, 34 or 40"
 
@@ -115,7 +119,7 @@ def depth(config: Config) -> str | None:
 def nesterov(config: Config) -> str | None:
     """Nesterov's momentum is a momentum."""
     sgd = get(config, "optimizer") or {}
-    if kind(config, "optimizer") != "SGD" or not sgd.get("nesterov"):
+    if not sgd.get("nesterov") or "momentum" not in sgd:
         return None
     if sgd.get("momentum") and not sgd.get("dampening"):
         return None
@@ -135,27 +139,32 @@ def channels(config: Config) -> str | None:
 
 def network(config: Config) -> str | None:
     """A network that gives what the task needs."""
-    task, model = kind(config, "task"), kind(config, "model")
-    if task == "DiffusionTask" and model in CLASSIFIERS:
-        return f"task=ddpm needs a network that gives images, which {model} does not: choose model=unet_small"
-    if task == "ClassificationTask" and model == "unet":
-        return "task=classification needs a network that gives classes, which a U-Net does not: choose model=resnet18"
-    return None
+    task, model = get(config, "task"), get(config, "model")
+    needs, gives = declared(task, "needs"), declared(model, "gives")
+    if None in (needs, gives) or needs == gives:
+        return None
+    name = kind(config, "model")
+    return (
+        f"task={declared(task, 'kind')} needs a network that gives {needs}, which {name} does not:"
+        f" choose model={INSTEAD[needs]}"
+    )
 
 
 def labels(config: Config) -> str | None:
     """Noise in labels that are used."""
-    if kind(config, "task") != "DiffusionTask" or get(config, "label_noise") is None:
+    task = get(config, "task")
+    if declared(task, "needs", "classes") == "classes" or get(config, "label_noise") is None:
         return None
-    return "label_noise: task=ddpm learns without labels; leave label_noise out"
+    return f"label_noise: task={declared(task, 'kind')} learns without labels; leave label_noise out"
 
 
 def gradient_scaler(config: Config) -> str | None:
     """A gradient scaler has the gradients once."""
-    precision, wrap = get(config, "trainer.precision"), kind(config, "regularizer.wrap")
-    if str(precision) not in ("16-mixed", "16") or wrap not in CALL_TWICE:
+    precision, wrap = get(config, "trainer.precision"), get(config, "regularizer.wrap")
+    if str(precision) not in ("16-mixed", "16") or not declared(wrap, "calls_twice"):
         return None
-    return f"trainer.precision={precision}: SAM takes the gradients twice, its scaler once: use bf16-mixed or 32-true"
+    name = kind(config, "regularizer.wrap")
+    return f"trainer.precision={precision}: {name} takes gradients twice, its scaler once: use bf16-mixed or 32-true"
 
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (

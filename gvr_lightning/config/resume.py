@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.moved import current
 from gvr_lightning.errors import UserError
 
 FIXED = (
@@ -86,5 +87,5 @@ def _defining(cfg: DictConfig) -> dict[str, Any]:
 
     for key in FIXED:
         node = OmegaConf.select(cfg, key)
-        walk(key, OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node)
+        walk(key, current(OmegaConf.to_container(node, resolve=True)) if OmegaConf.is_config(node) else node)
     return flat

@@ -17,10 +17,15 @@ def signature(target: str) -> Signature:
         ImportError: if there is no such thing, with the reason and the nearest name.
     """
     module, _, name = target.rpartition(".")
-    return (from_source(module, name) if module else None) or _of_object(_locate(target))
+    return (from_source(module, name) if module else None) or _of_object(locate(target))
 
 
-def _locate(target: str) -> Any:
+def locate(target: str) -> Any:
+    """The class or function itself, imported.
+
+    Raises:
+        ImportError: if there is no such thing, with the reason and the nearest name.
+    """
     first, *rest = target.split(".")
     try:
         found: Any = importlib.import_module(first)

@@ -5,6 +5,9 @@ import importlib.util
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
+
+_NONE_SUCH = object()
 
 
 @dataclass
@@ -14,11 +17,13 @@ class Signature:
     arguments: dict[str, str] = field(default_factory=dict)
     required: set[str] = field(default_factory=set)
     open: bool = False
+    defaults: dict[str, Any] = field(default_factory=dict, compare=False)  # those that are plain values
 
     def __or__(self, inherited: "Signature") -> "Signature":
         """Of a class whose further arguments go to its base."""
         required = self.required | (inherited.required - set(self.arguments))
-        return Signature({**inherited.arguments, **self.arguments}, required, inherited.open)
+        arguments = {**inherited.arguments, **self.arguments}
+        return Signature(arguments, required, inherited.open, {**inherited.defaults, **self.defaults})
 
 
 def from_source(module: str, name: str) -> Signature | None:
@@ -44,12 +49,37 @@ def from_source(module: str, name: str) -> Signature | None:
     return own | inherited if inherited else None
 
 
+def attributes(module: str, name: str) -> dict[str, Any] | None:
+    """The class attributes of ``module.name`` that are plain values, with those that it inherits.
+
+    Of a function those of the class that it says it returns; None where the source does not say.
+    """
+    found = _definition(module, name)
+    if found is None:
+        return None
+    home, node = found
+    if isinstance(node, ast.FunctionDef):
+        return attributes(home, node.returns.id) if isinstance(node.returns, ast.Name) else {}
+    collected: dict[str, Any] = {}
+    for base in reversed(node.bases):
+        collected |= (attributes(home, base.id) or {}) if isinstance(base, ast.Name) else {}
+    for statement in node.body:
+        targets = statement.targets if isinstance(statement, ast.Assign) else [getattr(statement, "target", None)]
+        value = _plain(getattr(statement, "value", None))
+        for target in targets:
+            if isinstance(target, ast.Name) and value is not _NONE_SUCH:
+                collected[target.id] = value
+            elif isinstance(target, ast.Tuple) and isinstance(value, tuple):
+                collected |= {n.id: v for n, v in zip(target.elts, value, strict=True) if isinstance(n, ast.Name)}
+    return collected
+
+
 def _definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.FunctionDef] | None:
     """A definition and the module that it is in, through whatever re-exports it."""
     path = _file(module)
     if path is None:
         return None
-    for node in reversed(_parsed(path).body):
+    for node in reversed(_statements(_parsed(path).body)):
         if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
             return module, node
         if isinstance(node, ast.ImportFrom):
@@ -58,6 +88,12 @@ def _definition(module: str, name: str) -> tuple[str, ast.ClassDef | ast.Functio
             if original is not None:
                 return None if source == module else _definition(source, original)
     return None
+
+
+def _statements(body: list[ast.stmt]) -> list[ast.stmt]:
+    """Those of a module, with what it imports for its types alone."""
+    typing = [node for node in body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    return [*(inner for node in typing for inner in node.body), *body]
 
 
 def _imported_module(node: ast.ImportFrom, package: str) -> str:
@@ -94,4 +130,15 @@ def _of_arguments(arguments: ast.arguments, skip: int = 0) -> Signature:
     required |= {a.arg for a, d in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if d is None}
     named = [a for a in positional[skip:] if a not in arguments.posonlyargs] + arguments.kwonlyargs
     annotations = {a.arg: ast.unparse(a.annotation) if a.annotation else "" for a in named}
-    return Signature(annotations, required & set(annotations), arguments.kwarg is not None)
+    given = zip([*positional, *arguments.kwonlyargs], [*[None] * (len(positional) - len(arguments.defaults)),
+                *arguments.defaults, *arguments.kw_defaults], strict=True)  # fmt: skip
+    defaults = {a.arg: value for a, node in given if (value := _plain(node)) is not _NONE_SUCH}
+    return Signature(annotations, required & set(annotations), arguments.kwarg is not None, defaults)
+
+
+def _plain(node: ast.expr | None) -> Any:
+    """The value of an expression that needs nothing to be run."""
+    try:
+        return _NONE_SUCH if node is None else ast.literal_eval(node)
+    except ValueError:
+        return _NONE_SUCH

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gvr_lightning.data.counter_random import hash_key, uniform
+from gvr_lightning.random import hash_key, uniform
 
 
 class Augmentation:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gvr_lightning.distributed.shards import Shard, shard
+from gvr_lightning.distributed.batch import Shard, balanced_shard
 
 
 class Batch(NamedTuple):
@@ -32,7 +32,7 @@ class Batch(NamedTuple):
             return [self]
         parts, row, key = [], 0, 0
         for s in self.shards:
-            here, all_rows = slice(row, row + s.share.rows), slice(key, key + s.total)
+            here, all_rows = slice(row, row + s.row_count.rows), slice(key, key + s.total)
             keys = None if self.keys is None else self.keys[:, all_rows]
             views = [view[here] for view in self.views]
             true = None if self.true is None else self.true[here]
@@ -49,6 +49,6 @@ def my_part(index: Tensor, micro_batches: int, rank: int, processes: int) -> tup
     are fewer samples, and a process may have no rows of the last.
     """
     parts = index.tensor_split(min(micro_batches, len(index)))
-    shards = tuple(shard(len(part), rank, processes) for part in parts)
+    shards = tuple(balanced_shard(len(part), rank, processes) for part in parts)
     mine = [part[s.start : s.stop] for part, s in zip(parts, shards, strict=True)]
     return (mine[0] if len(mine) == 1 else torch.cat(mine)), shards

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, my_part
-from gvr_lightning.data.counter_random import hash_key, permutation, uniform
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.data.label_noise import LabelNoise, mislabelled
-from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
+from gvr_lightning.random import hash_key, permutation, uniform
 
 ORDER, VIEW, SUBSET = range(3)  # what a random number is for, so that no two uses share one
 

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gvr_lightning.data.counter_random import hash_key, permutation
 from gvr_lightning.errors import UserError
+from gvr_lightning.random import hash_key, permutation
 
 SPLIT = 3  # what a random number is for; data/datamodule.py has the others
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from gvr_lightning.data.confusions import usual_partners
-from gvr_lightning.data.counter_random import hash_key, permutation, uniform
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.errors import UserError
+from gvr_lightning.random import hash_key, permutation, uniform
 
 WHICH, WHAT = 101, 102  # what a random number is for: which samples, and what label
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvr_lightning.data.counter_random import hash_key, uniform
 from gvr_lightning.diffusion.normal import normal
+from gvr_lightning.random import hash_key, uniform
 
 BETAS = {"linear": "linear", "cosine": "squaredcos_cap_v2", "sigmoid": "sigmoid"}  # ours -> diffusers' names
 TARGETS = {"epsilon": "epsilon", "v": "v_prediction", "sample": "sample"}

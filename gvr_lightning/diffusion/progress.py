@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.batch import rank_and_size
 
 
 def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -> Iterator[Tensor]:

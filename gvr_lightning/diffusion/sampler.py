@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.diffusion.normal import normal
-from gvr_lightning.distributed.shards import gather_rows, rank_and_size, shard
-from gvr_lightning.passes import forward
+from gvr_lightning.distributed.batch import balanced_shard, gather_rows, rank_and_size
+from gvr_lightning.methods.passes import forward
+from gvr_lightning.random import hash_key
 
 START, STEPS = range(2)  # what a random number is for
 Watch = Callable[[Tensor], None]
@@ -97,11 +97,11 @@ def draw(
     network.eval()
     try:
         for index in torch.arange(number).split(batch_size):
-            shards = [shard(len(index), r, processes) for r in range(processes)]
+            shards = [balanced_shard(len(index), r, processes) for r in range(processes)]
             mine = index[shards[rank].start : shards[rank].stop]
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
                 images = to_bytes(sampler(network, shape, mine, seed))
-            yield images if processes == 1 else gather_rows(images, [s.share.rows for s in shards])
+            yield images if processes == 1 else gather_rows(images, [s.row_count.rows for s in shards])
     finally:
         network.train(training)
 

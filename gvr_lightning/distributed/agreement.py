@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.place import largest
-from gvr_lightning.distributed.shards import rank_and_size
 
 MOST_STEPS = 1000
 

@@ -10,8 +10,8 @@ from typing import Any
 import torch.distributed as dist
 from torch import Tensor
 
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.external import LOCALHOST, Place
-from gvr_lightning.distributed.shards import rank_and_size
 
 
 def join(place: Place, backend: str) -> None:

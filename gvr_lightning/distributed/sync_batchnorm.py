@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.batch import rank_and_size
 
 
 class SyncBatchNorm(_BatchNorm):

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gvr_lightning.data.cache import Cache
+from gvr_lightning.files import atomic
 
 T = TypeVar("T")
 
@@ -29,8 +30,6 @@ def recall(path: Path, read: Callable[[Path], T]) -> T | None:
 
 def keep(path: Path, write: Callable[[Path], None]) -> None:
     """Write a file whole or not at all; a folder that cannot be used is said on stderr, never raised."""
-    from gvr_lightning.callbacks.checkpoints import atomic  # imports Lightning
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         atomic(path, write)

@@ -10,14 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvr_lightning.data.augmentation import Augmentation, normalise
-from gvr_lightning.data.counter_random import hash_key, permutation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, channel_moments
 from gvr_lightning.errors import UserError
+from gvr_lightning.instantiate import load_network
 from gvr_lightning.metrics.cached import cache_path, keep, recall, say
 from gvr_lightning.metrics.extractor import Extractor, weights_hash
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
+from gvr_lightning.random import hash_key, permutation
 
 VERSION = "v1"  # of the training below: another one makes other weights
 WIDTH, BATCH, UPDATES, LR, WEIGHT_DECAY = 16, 64, 600, 0.03, 5e-4
@@ -69,8 +70,6 @@ class Classifier(nn.Module):
 
 
 def _of_checkpoint(data: ViewsDataModule, checkpoint: str) -> Classifier:
-    from gvr_lightning.build import load_network
-
     loaded = load_network(Path(checkpoint).expanduser().absolute())
     if loaded.kind != "classification":
         raise UserError(

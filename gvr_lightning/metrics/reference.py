@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gvr_lightning.distributed.shards import gather_rows, rank_and_size
+from gvr_lightning.distributed.batch import gather_rows, rank_and_size
 from gvr_lightning.metrics.cached import cache_path, keep, recall, say
 from gvr_lightning.metrics.extractor import Extractor
 

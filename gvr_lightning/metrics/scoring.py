@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.place import one_a_machine_first
-from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.metrics.cached import say
 from gvr_lightning.metrics.extractor import Extractor

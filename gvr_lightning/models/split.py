@@ -14,6 +14,8 @@ class SplitNetwork(nn.Module):
         head: features to logits (B, classes); linear, for the closed form.
     """
 
+    gives = "classes"  # what a task may need
+
     def __init__(self, early: nn.Module, last_stage: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.backbone = nn.Sequential(OrderedDict(early=early, last_stage=last_stage))
@@ -27,6 +29,12 @@ class SplitNetwork(nn.Module):
         """Compile the two parts of the backbone in place; the state dict's keys stay as they are."""
         for part in self.backbone:
             part.compile()
+
+
+class Denoiser(SplitNetwork):
+    """A network from noisy images and their timesteps to images, cut in the same way."""
+
+    gives = "images"
 
 
 class Pool(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gvr_lightning.models.pretrained_unet import load_unet
-from gvr_lightning.models.split import SplitNetwork
+from gvr_lightning.models.split import Denoiser, SplitNetwork
 
 if TYPE_CHECKING:
     from diffusers.models import UNet2DModel
@@ -29,7 +29,7 @@ def unet(
     groups: int = 32,
     head_dim: int | None = None,
     weights: str | None = None,
-) -> SplitNetwork:
+) -> Denoiser:
     """An unconditional U-Net over one tuple, (noisy images (B, C, H, W), steps (B,)); it puts out (B, C, H, W).
 
     Args:
@@ -79,7 +79,7 @@ def _check(size: Sequence[int], widths: Sequence[int], attention: Sequence[bool]
         raise ValueError(f"{shape} images cannot be halved {halved} times for widths={list(widths)}: give {need}")
 
 
-def from_diffusers(net: "UNet2DModel") -> SplitNetwork:
+def from_diffusers(net: "UNet2DModel") -> Denoiser:
     """The same network, cut; it shares the modules and so the weights with ``net``, which stays as it is.
 
     Raises:
@@ -94,7 +94,7 @@ def from_diffusers(net: "UNet2DModel") -> SplitNetwork:
     shell._modules["up_blocks"] = nn.ModuleList([*net.up_blocks[:-1], _Stop(len(block.resnets))])
     shell._modules.update({name: nn.Identity() for name in ("conv_norm_out", "conv_act", "conv_out")})
     stage = _LastStage(block, net.conv_norm_out, net.conv_act)
-    return SplitNetwork(_Early(shell), stage, net.conv_out).train(net.training)
+    return Denoiser(_Early(shell), stage, net.conv_out).train(net.training)
 
 
 def to_diffusers(network: SplitNetwork) -> "UNet2DModel":

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.wording import show, suggest
 from gvr_lightning.errors import UserError
 from gvr_lightning.report.flat import SHORT, Flat, frozen
@@ -34,9 +35,9 @@ def set_baselines(comparisons: Sequence[Comparison], wanted: str | None) -> None
 def is_plain(group: Group) -> bool:
     """Whether a group's runs have no regularizer at all: one view, no penalty, no wrapper of the optimizer."""
     flat = group.flat
-    penalty = str(flat.get("regularizer.penalty._target_", "")).rpartition(".")[2]
+    adds_nothing = declared({"_target_": flat.get("regularizer.penalty._target_")}, "adds_nothing")
     wrapped = any(name.startswith("regularizer.wrap.") for name in flat)
-    return flat.get("regularizer.views") == 1 and penalty == "NoPenalty" and not wrapped
+    return flat.get("regularizer.views") == 1 and adds_nothing and not wrapped
 
 
 def _fits(groups: Sequence[Group], wanted: str) -> Callable[[Group], bool]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from gvr_lightning.command import command
+from gvr_lightning.app.command import command
 from gvr_lightning.report.settings import read_report_line, report_help
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.moved import current
 from gvr_lightning.errors import UserError
 from gvr_lightning.report.files import FINISHED, UnreadableError, read_config, read_rows, read_summary, read_yaml
 
@@ -92,7 +93,7 @@ def read_run(path: Path, name: str) -> Run:
         config, rows = read_config(path), read_rows(path / "metrics.csv")
     except UnreadableError as error:
         return Run(path, name, NOT_READ, str(error))
-    run = Run(path, name, FINISHED, "", summary, config, rows, (path / "summary.json").stat().st_mtime)
+    run = Run(path, name, FINISHED, "", summary, current(config), rows, (path / "summary.json").stat().st_mtime)
     if summary.get("config_hash", config_hash(config)) != config_hash(config):
         run.status = UNFINISHED
         run.reason = "config.yaml is newer than summary.json: continued, and running or killed (or edited by hand)"

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gvr_lightning.data.batch import Batch
-from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.errors import UserError
+from gvr_lightning.methods.passes import frozen_statistics
+from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
 from gvr_lightning.optim.schedules import Schedule
-from gvr_lightning.penalty import Penalty, RegularizedLoss
-from gvr_lightning.scopes import frozen_statistics
+from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.finite import is_finite, not_finite
 from gvr_lightning.tasks.recording import RecordingTask
 
@@ -51,6 +51,7 @@ class BaseTask(RecordingTask):
     kind: str  # the task's name in summary.json
     monitor: str  # the metric that decides which checkpoint is the best
     mode: str  # whether its "max" or "min" is
+    needs: str  # what the network has to give, "classes" or "images"; with images it is a model that draws some
 
     def __init__(
         self,

@@ -10,8 +10,8 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from gvr_lightning.data.batch import Batch
-from gvr_lightning.passes import forward
-from gvr_lightning.penalty import RegularizedLoss
+from gvr_lightning.methods.passes import forward
+from gvr_lightning.methods.penalty import RegularizedLoss
 from gvr_lightning.tasks.base import BaseTask
 
 
@@ -25,6 +25,7 @@ class ClassificationTask(BaseTask):
     """
 
     kind, monitor, mode = "classification", "val/acc", "max"
+    needs = "classes"
 
     def __init__(self, *, label_smoothing: float = 0.0, calibration_bins: int = 15, **base: Any) -> None:
         super().__init__(**base)

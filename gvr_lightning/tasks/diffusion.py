@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from gvr_lightning.data.batch import Batch
-from gvr_lightning.data.counter_random import hash_key
 from gvr_lightning.diffusion.ema import moving_average
 from gvr_lightning.diffusion.noise import Noise
-from gvr_lightning.passes import forward
-from gvr_lightning.penalty import RegularizedLoss
+from gvr_lightning.methods.passes import forward
+from gvr_lightning.methods.penalty import RegularizedLoss
+from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.base import BaseTask
 
 TRAIN, EVALUATE = range(2)  # what a draw of (t, noise) is for
@@ -32,6 +32,7 @@ class DiffusionTask(BaseTask):
     """
 
     kind, monitor, mode = "ddpm", "val/loss", "min"
+    needs = "images"
 
     def __init__(self, *, noise: Noise, ema_decay: float = 0.9999, ema_warmup: bool = False, **base: Any) -> None:
         super().__init__(**base)

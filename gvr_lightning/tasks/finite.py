@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from gvr_lightning.errors import TrainingError
-from gvr_lightning.penalty import RegularizedLoss
+from gvr_lightning.methods.penalty import RegularizedLoss
 
 STOP, SKIP = "stop", "skip"
 

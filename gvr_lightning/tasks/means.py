@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvr_lightning.distributed.shards import mean_over_processes, rank_and_size
+from gvr_lightning.distributed.batch import over_batch
 
 
 class RunningMeans:
@@ -42,6 +42,4 @@ class RunningMeans:
         self.sums, self.weight = {}, 0
 
     def _over_processes(self) -> dict[str, Tensor]:
-        if rank_and_size()[1] == 1 or not self.sums:
-            return dict(self.sums)
-        return dict(zip(self.sums, mean_over_processes(list(self.sums.values())), strict=True))
+        return dict(zip(self.sums, over_batch(list(self.sums.values())), strict=True)) if self.sums else {}

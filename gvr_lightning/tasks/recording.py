@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from gvr_lightning.data.batch import Batch
-from gvr_lightning.loggers import rows_written
-from gvr_lightning.penalty import RegularizedLoss
+from gvr_lightning.methods.penalty import RegularizedLoss
+from gvr_lightning.recording.csv import rows_written
 from gvr_lightning.tasks.finite import NonFinite, not_finite
 from gvr_lightning.tasks.means import RunningMeans
 

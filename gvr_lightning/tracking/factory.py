@@ -8,10 +8,10 @@ from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
-from gvr_lightning.callbacks.checkpoints import atomic
 from gvr_lightning.errors import UserError
-from gvr_lightning.loggers import METRICS, CsvLogger
-from gvr_lightning.summary import origin
+from gvr_lightning.files import atomic
+from gvr_lightning.recording.csv import METRICS, CsvLogger
+from gvr_lightning.recording.summary import origin
 from gvr_lightning.tracking.logger import WandbRun
 from gvr_lightning.tracking.session import begin
 

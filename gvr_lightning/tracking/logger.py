@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gvr_lightning.loggers import Tracker
+from gvr_lightning.recording.csv import Tracker
 from gvr_lightning.tracking.session import leave, line, say
 
 if TYPE_CHECKING:

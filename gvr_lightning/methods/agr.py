@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gvr_lightning.optim.wrapper import Wrapper
+from gvr_lightning.methods.optimizer_wrapper import Wrapper
 
 _LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
 _BLOCKS = 2**17, 2**20  # in blocks that stay cached: for one thread; for more, larger, as every call waits for them all

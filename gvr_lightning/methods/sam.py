@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gvr_lightning.optim.agr import AGR, whole
-from gvr_lightning.optim.wrapper import Wrapper
-from gvr_lightning.variance import at_least_float32
+from gvr_lightning.methods.agr import AGR, whole
+from gvr_lightning.methods.optimizer_wrapper import Wrapper
+from gvr_lightning.methods.passes import at_least_float32
 
 
 class SAM(Wrapper):
@@ -27,7 +27,7 @@ class SAM(Wrapper):
     - Of several processes the closure leaves gradients that are averaged already, so e is that of the global batch.
     - Clipping belongs into the closure. A norm's leaves e as it is, and limits the second gradients.
     - Layers that keep statistics would count every batch twice. The tasks here freeze BatchNorm's, and repeat dropout's
-      masks, in every further call; a closure of one's own may do so by ``gvr_lightning.scopes.frozen_statistics``.
+      masks, in every further call; a closure of one's own may do so by ``frozen_statistics`` (methods/passes.py).
     - ``SAM(AGR(...))`` climbs along the gradients themselves, and AGR changes those of the update, once (`sam_agr`).
       ``AGR(SAM(...))`` changes them after either call, each once, so it climbs along regularized ones.
 
@@ -42,6 +42,7 @@ class SAM(Wrapper):
         ValueError: for a number out of its range.
     """
 
+    calls_twice = True  # the closure
     _step_supports_amp_scaling = False  # GradScaler calls step() without a closure
 
     def __init__(self, optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12) -> None:

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from gvr_lightning.command import command
+from gvr_lightning.app.command import command
 from gvr_lightning.config.sampling import read_sample_line, sample_help
 
 
@@ -15,7 +15,7 @@ def main() -> None:
 def _sample(arguments: list[str]) -> object:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     settings, sampler = read_sample_line(arguments)
-    from gvr_lightning.drawing import draw_images  # torch, two seconds
+    from gvr_lightning.app.draw import draw_images  # torch, two seconds
 
     return draw_images(sampler=sampler, **settings)
 

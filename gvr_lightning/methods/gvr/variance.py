@@ -2,30 +2,29 @@
 
 Legend: V views, B samples, C classes, D features, L_v the loss of view v; z = W h + b the last layer with
 features h (B, D) and logits z (B, C); d = dL/dz (B, C); g_v the gradient of L_v.
-Every penalty is the mean of ||g_u - g_v||^2 over the pairs of views, which is ||g_1 - g_2||^2 for two.
+Every penalty is the mean of ||g_u - g_v||^2 over the pairs of views, which is ||g_1 - g_2||^2 for two; g is that of the
+global batch, wherever there is a process group.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 
 import torch
 from torch import Tensor
 
-from gvr_lightning.distributed.shards import Share, mean_over_processes
-from gvr_lightning.gram import gram_distance, gram_is_cheaper
-
-Criterion = Callable[[Tensor, Tensor], Tensor]
+from gvr_lightning.distributed.batch import over_batch, product_norm, product_norm_is_cheaper, rank_and_size
+from gvr_lightning.methods.passes import Criterion, at_least_float32
 
 
-def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor], processes: int = 1) -> Tensor:
+def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor]) -> Tensor:
     """Mean over all pairs of views of sum_p ||dL_u/dp - dL_v/dp||^2, by double backward: any loss, any layers.
 
     This is the definition; :func:`last_layer_variance` equals it for a linear last layer at a lower price.
 
     Args:
-        losses: the V >= 2 scalar losses of the V views, with their graphs.
+        losses: the V >= 2 scalar losses of the V views, with their graphs; of several processes, those whose mean over
+            them is the global batch's (each one's own mean loss, where all have as many rows).
         params: the parameters whose gradients are compared; one that a loss does not use has gradient zero there.
-        processes: that each have a part of the losses, whose mean over them is meant (see distributed/shards.py).
 
     Returns:
         A differentiable scalar, float32 at least.
@@ -47,7 +46,7 @@ def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor], proces
         ]
         if not by_param:
             raise ValueError("gradient_variance: none of the parameters takes part in any of the losses")
-        return _mean_pair_distance(by_param, processes)
+        return _mean_pair_distance(by_param)
 
 
 def last_layer_variance(
@@ -55,43 +54,56 @@ def last_layer_variance(
     logits: Sequence[Tensor],
     features: Sequence[Tensor],
     bias: bool = True,
-    share: Share | None = None,
+    most: int | None = None,
 ) -> Tensor:
     """The same for the linear last layer z = W h + b, in closed form: g_W = d^T h and g_b = sum_i d_i.
 
     A first-order expression in z and h: nothing is differentiated twice but the loss itself, so the network may be
     compiled, run in mixed precision, or use kernels without second derivatives. For a wide layer and few rows it takes
-    inner products of rows, and never forms a (C, D) matrix (gram.py): the value is the same.
+    inner products of rows, and never forms a (C, D) matrix: the value is the same.
 
     Args:
         losses: V >= 2 scalars, each a function of its own logits.
         logits: V tensors (B_v, C) that the losses were computed from.
         features: V tensors (B_v, D) that the last layer got; B_v may differ between views.
         bias: whether the last layer has a bias.
-        share: which part of each view's rows is here; None: there is one process.
+        most: rows of a view that any process may have; None: all have as many.
 
     Returns:
-        A differentiable scalar, float32 at least, equal to ``gradient_variance(losses, last_layer.parameters())``; of
-        several processes, one whose mean over them is.
+        A differentiable scalar, float32 at least, equal to ``gradient_variance(losses, last_layer.parameters())``.
 
     Raises:
         ValueError: for fewer than two losses, or a loss that is not a scalar.
     """
     _check_losses(losses)
-    processes = share.processes if share else 1
     with torch.autocast(losses[0].device.type, enabled=False):
         d = [at_least_float32(torch.autograd.grad(loss, z, create_graph=True)[0]) for loss, z in _zip(losses, logits)]
         h = [at_least_float32(f) for f in features]
-        # as many as are sent: every process sends as many as any may have
-        rows = share.most * processes if share else max(len(z) for z in logits)
-        pairs = list(combinations(range(len(d)), 2))
-        if gram_is_cheaper(rows, d[0].shape[1], h[0].shape[1], processes, len(d)):
-            distances = [gram_distance((d[u], d[v]), (h[u], h[v]), bias, share) for u, v in pairs]
-            return torch.stack(distances).mean()
+        most, processes = most or max(map(len, logits)), rank_and_size()[1]
+        if product_norm_is_cheaper(most * processes, d[0].shape[1], h[0].shape[1], processes, len(d)):
+            pairs = [_factors((d[u], d[v]), (h[u], h[v]), bias) for u, v in combinations(range(len(d)), 2)]
+            return torch.stack([product_norm(a, b, 2 * most) for a, b in pairs]).mean()
         by_param = [[dv.T @ hv for dv, hv in _zip(d, h)]]
         if bias:
             by_param.append([dv.sum(0) for dv in d])
-        return _mean_pair_distance(by_param, processes)
+        return _mean_pair_distance(by_param)
+
+
+def _factors(d: tuple[Tensor, Tensor], h: tuple[Tensor, Tensor], bias: bool) -> tuple[Tensor, Tensor]:
+    """Rows a, b with a^T b the difference d_1^T h_1 - d_2^T h_2; a bias is a feature that is always 1.
+
+    Where row i is the same sample in both views, of the differences and means of both: these are small when the views
+    agree, and nothing cancels.
+    """
+    if bias:
+        h = (_with_ones(h[0]), _with_ones(h[1]))
+    if len(d[0]) == len(d[1]):
+        return torch.cat([d[0] - d[1], (d[0] + d[1]) / 2]), torch.cat([(h[0] + h[1]) / 2, h[0] - h[1]])
+    return torch.cat([d[0], -d[1]]), torch.cat([h[0], h[1]])
+
+
+def _with_ones(h: Tensor) -> Tensor:
+    return torch.cat([h, h.new_ones(len(h), 1)], 1)
 
 
 def per_sample_variance(
@@ -100,7 +112,6 @@ def per_sample_variance(
     features: Sequence[Tensor],
     targets: Sequence[Tensor],
     bias: bool = True,
-    weight: float = 1.0,
 ) -> Tensor:
     """Mean over the samples of each sample's own penalty: (1/B) sum_i ||d1_i h1_i^T - d2_i h2_i^T||^2 (+ the bias).
 
@@ -115,7 +126,6 @@ def per_sample_variance(
         features: V tensors (B, D).
         targets: V tensors (B, ...).
         bias: whether the last layer has a bias.
-        weight: of these samples' mean, where other processes have more of the batch.
 
     Returns:
         A differentiable scalar, float32 at least.
@@ -131,7 +141,7 @@ def per_sample_variance(
         _check_losses(losses)
         d = [torch.autograd.grad(loss, z, create_graph=True)[0] for loss, z in _zip(losses, z32)]
         pairs = [_outer_distance(d[u], h[u], d[v], h[v], bias) for u, v in combinations(range(len(d)), 2)]
-        return torch.stack(pairs).mean(0).mean() * weight
+        return torch.stack(pairs).mean(0).mean()
 
 
 def _outer_distance(d1: Tensor, h1: Tensor, d2: Tensor, h2: Tensor, bias: bool) -> Tensor:
@@ -143,33 +153,23 @@ def _outer_distance(d1: Tensor, h1: Tensor, d2: Tensor, h2: Tensor, bias: bool) 
     return weight + dd2 if bias else weight
 
 
-def _mean_pair_distance(by_param: Sequence[Sequence[Tensor]], processes: int) -> Tensor:
+def _mean_pair_distance(by_param: Sequence[Sequence[Tensor]]) -> Tensor:
     """Mean of ||g_u - g_v||^2 over all pairs = 2/(V-1) sum_v ||g_v - mean g||^2: linear in V, and no cancellation.
+
+    Differences from the first view's gradients are all that counts, so V - 1 are averaged over the processes.
 
     Args:
         by_param: the gradients of all views, for each parameter.
-        processes: over which gradients are averaged first.
     """
     by_param = [[at_least_float32(g) for g in grads] for grads in by_param]
-    if processes > 1:
-        by_param = _over_processes(by_param)
+    if rank_and_size()[1] > 1:
+        averaged = iter(over_batch([g - grads[0] for grads in by_param for g in grads[1:]]))
+        by_param = [[torch.zeros_like(grads[0]), *(next(averaged) for _ in grads[1:])] for grads in by_param]
     terms = []
     for grads in by_param:
         mean = torch.stack(list(grads)).mean(0)
         terms += [(g - mean).square().sum() for g in grads]
     return 2 / (len(by_param[0]) - 1) * torch.stack(terms).sum()
-
-
-def _over_processes(by_param: Sequence[Sequence[Tensor]]) -> list[list[Tensor]]:
-    """The gradients less those of the first view, averaged: differences are all that counts, so V - 1 are sent."""
-    differences = [g - grads[0] for grads in by_param for g in grads[1:]]
-    averaged = iter(mean_over_processes(differences))
-    return [[torch.zeros_like(grads[0]), *(next(averaged) for _ in grads[1:])] for grads in by_param]
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Half precision to float32; anything else as it is."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _check_losses(losses: Sequence[Tensor]) -> None:

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gvr_lightning.callbacks.checkpoints import atomic
+from gvr_lightning.files import atomic
 
 SMALLEST = 48  # pixels that an image's side is drawn with, at least
 GAP = 2

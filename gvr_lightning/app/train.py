@@ -83,7 +83,7 @@ def _beside_the_first(multirun: bool) -> list[str]:
 
 
 def _job(cfg: DictConfig) -> Any:
-    from gvr_lightning.jobs import train  # torch and Lightning, two seconds
+    from gvr_lightning.app.job import train  # torch and Lightning, two seconds
 
     of_hydra = HydraConfig.get()
     folder, place = Path(of_hydra.runtime.output_dir), external_place()

@@ -1,4 +1,4 @@
-"""The part of a global batch that a process has, and means over the processes. Imports torch only.
+"""The global batch: which of its rows a process has, and means over all of them. Imports torch only.
 
 One convention everywhere: what a process computes is scaled so that the *mean* over the processes is the value of the
 global batch. DDP and FSDP take the mean of the gradients, so theirs are the global batch's too.
@@ -12,8 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+FLOPS_PER_BYTE = 100  # float32 operations in the time that a byte takes between two processes, about, on GPUs
 
-class Share(NamedTuple):
+
+class RowCount(NamedTuple):
     """How many ``rows`` of a total this process has, and the ``most`` that any of the ``processes`` may have."""
 
     rows: int
@@ -36,11 +38,11 @@ class Shard(NamedTuple):
     processes: int = 1
 
     @property
-    def share(self) -> Share:
+    def row_count(self) -> RowCount:
         """How many rows are here."""
-        return Share(self.stop - self.start, self.total, -(-self.total // self.processes), self.processes)
+        return RowCount(self.stop - self.start, self.total, -(-self.total // self.processes), self.processes)
 
-    def choose(self, rows: Tensor) -> tuple[Tensor, Share]:
+    def choose(self, rows: Tensor) -> tuple[Tensor, RowCount]:
         """Of some of the global batch's rows those that are here, numbered as here, and how many that are.
 
         Where there are none, the first row stands in, with weight 0: the same is computed on every process.
@@ -48,18 +50,18 @@ class Shard(NamedTuple):
         here = rows
         if self.processes > 1:
             here = rows[(rows >= self.start) & (rows < self.stop)] - self.start
-        share = Share(len(here), len(rows), min(len(rows), self.share.most), self.processes)
-        return (here if share.rows else rows.new_zeros(1)), share
+        count = RowCount(len(here), len(rows), min(len(rows), self.row_count.most), self.processes)
+        return (here if count.rows else rows.new_zeros(1)), count
 
 
-def shard(total: int, rank: int, processes: int) -> Shard:
+def balanced_shard(total: int, rank: int, processes: int) -> Shard:
     """The rows of process ``rank``: consecutive, sizes that differ by one at most, the first processes' the larger."""
     size, larger = divmod(total, processes)
     start = rank * size + min(rank, larger)
     return Shard(start, start + size + (rank < larger), total, processes)
 
 
-def even_shard(rows: int) -> Shard:
+def equal_shard(rows: int) -> Shard:
     """Of a batch of which every process has as many rows, as under a distributed sampler; alone, all of them."""
     rank, processes = rank_and_size()
     return Shard(rank * rows, (rank + 1) * rows, rows * processes, processes)
@@ -91,10 +93,19 @@ class _Mean(torch.autograd.Function):
         return grads[0]
 
 
-def mean_over_processes(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The means over the processes of tensors of one dtype, by one collective; differentiable, see :class:`_Mean`."""
-    flat = torch.cat([t.reshape(-1) for t in tensors])
-    parts = _Mean.apply(flat).split([t.numel() for t in tensors])
+def over_batch(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """What is a mean over this process's rows, to that over the global batch's; in one process as it is.
+
+    What a method makes of a mean gradient (its norm, an angle) has to be made of this one. It takes one collective, and
+    none in the backward pass: see :class:`_Mean`.
+
+    Args:
+        tensors: of any shapes and one dtype, such as the gradients of a loss; every process calls with as many.
+    """
+    if rank_and_size()[1] == 1:
+        return list(tensors)
+    flat = _Mean.apply(torch.cat([t.reshape(-1) for t in tensors]))
+    parts = flat.split([t.numel() for t in tensors])
     return [part.view(t.shape) for part, t in zip(parts, tensors, strict=True)]
 
 
@@ -115,3 +126,44 @@ def gather_rows(rows: Tensor, counts: Sequence[int] | None = None) -> Tensor:
     found = [torch.empty_like(padded) for _ in range(processes)]
     dist.all_gather(found, padded)
     return torch.cat([part[:n] for part, n in zip(found, counts, strict=True)])
+
+
+def product_norm(a: Tensor, b: Tensor, most: int) -> Tensor:
+    """||a^T b||^2, of the mean over the processes of these matrices, without making one of their size.
+
+    It is sum_ij (a_i.a_j)(b_i.b_j) over the rows of all processes, which are sent instead of a sum of such matrices.
+
+    Args:
+        a: (n, C), this process's rows.
+        b: (n, D), likewise.
+        most: rows that any process may have; the same on each.
+
+    Returns:
+        A scalar whose mean over the processes is the squared norm, and whose gradients' mean is the norm's.
+    """
+    processes = rank_and_size()[1]
+    others = torch.cat([a, b], 1).detach()
+    if processes > 1:
+        padded = torch.cat([others, others.new_zeros(most - len(others), others.shape[1])])
+        others = gather_rows(padded, [most] * processes)
+    others_a, others_b = others.split([a.shape[1], b.shape[1]], 1)
+    # symmetric in its two sides: differentiate one and double it
+    half = ((a @ others_a.T) * (b @ others_b.T)).sum() / processes
+    return 2 * half - half.detach()
+
+
+def product_norm_is_cheaper(rows: int, classes: int, features: int, processes: int = 1, views: int = 2) -> bool:
+    """Whether inner products of rows beat the (C, D) matrices of V views, by operations and bytes sent a process.
+
+    Args:
+        rows: of one view, as many as all processes together may have.
+        classes: C.
+        features: D.
+        processes: that share the rows.
+        views: V; inner products go by pairs of views, the matrices of V - 1 differences are sent.
+    """
+    sent = 4 * FLOPS_PER_BYTE * (processes - 1) / processes  # of a float, in operations
+    pairs, here = views * (views - 1) // 2, rows / processes
+    dense = 2 * views * here * classes * features + 2 * sent * (views - 1) * classes * features
+    gram = pairs * (2 * 2 * here + sent) * 2 * rows * (classes + features)
+    return gram < dense

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from gvr_lightning.callbacks.checkpoints import atomic
 from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.files import atomic
 
 SUMMARY = "summary.json"
 PACKAGES = (

@@ -1,17 +1,11 @@
 """Objects from a configuration, for a run and from its checkpoints. Nothing below this file sees a configuration."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from hydra.errors import InstantiationException
-from hydra.utils import get_class, instantiate
-from lightning.fabric.utilities.exceptions import MisconfigurationException
+from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
-from torch import Tensor, nn
 
-from gvr_lightning.callbacks.checkpoints import load_checkpoint
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.data.augmentation import PerImage
@@ -20,12 +14,11 @@ from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.sampler import Sampler
 from gvr_lightning.distributed.sync_batchnorm import synchronise
 from gvr_lightning.errors import UserError
+from gvr_lightning.instantiate import make
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.diffusion import DiffusionTask
 
-EMA = "ema.module."  # before the names of averaged weights
-STARTS = ("pretrained", "weights")  # of a model: where its first weights came from
 DATA_KEYS = ("val_fraction", "max_train", "mean", "std", "eval_batch_size", "on_device")
 
 
@@ -95,58 +88,3 @@ def build_generation(
         kept = cfg.extractor.get("cache_dir")
         scoring = Scoring(extractor, data, options["num_images"], splits, allow_few, sampler.words, kept)
     return Generation(sampler, scoring, data.test_images, data.image_shape, folder, progress, seed=cfg.seed, **options)
-
-
-def make(node: Any, key: str, **arguments: Any) -> Any:
-    """``instantiate`` whose complaint about a value is one line with the configuration's key.
-
-    Raises:
-        UserError: if the target refuses its arguments.
-    """
-    try:
-        return instantiate(node, _convert_="all", **arguments) if node is not None else None
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, ValueError | TypeError | MisconfigurationException):
-            raise UserError(f"{key}: {' '.join(str(error.__cause__).split())}") from error
-        raise
-
-
-@dataclass
-class Loaded:
-    """A network from a checkpoint, in evaluation mode, and what it was trained on."""
-
-    network: nn.Module
-    kind: str  # classification or ddpm
-    config: dict[str, Any]
-    image_shape: tuple[int, ...]
-    mean: Tensor  # of each channel in [0, 1], as the network's images were normalised
-    std: Tensor
-
-
-def load_network(path: Path, weights: str = "ema") -> Loaded:
-    """The network of one of this project's checkpoints, wherever it lies: a checkpoint holds its configuration.
-
-    Args:
-        path: of the .ckpt.
-        weights: "ema", the moving average where there is one, or "raw".
-
-    Raises:
-        UserError: for a file that is no such checkpoint.
-    """
-    checkpoint = load_checkpoint(Path(path))
-    config, data = checkpoint.get("config"), checkpoint.get("ViewsDataModule", {})
-    if config is None or "image_shape" not in data:
-        raise UserError(f"checkpoint {path} is not one of this project's runs: it holds no configuration")
-    shape = tuple(data["image_shape"])
-    model = {key: None if key in STARTS else value for key, value in config["model"].items()}
-    network = make(OmegaConf.create(model), "model", image_shape=shape, num_classes=data["num_classes"])
-    state = checkpoint["state_dict"]
-    averaged = any(name.startswith(EMA) for name in state)
-    prefix = EMA if averaged and weights == "ema" else "model."
-    network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
-    return Loaded(
-        *(network.eval(), "ddpm" if averaged else "classification", config, shape),
-        *(torch.as_tensor(data[name]) for name in ("mean", "std")),
-    )

@@ -5,15 +5,16 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from gvr_lightning.app.run import run
+from gvr_lightning.app.trainer import backend, processes_wanted
 from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
 from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.moved import current
 from gvr_lightning.config.resume import require_same
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.distributed.place import Place, broadcast, join
 from gvr_lightning.errors import TrainingError
-from gvr_lightning.processes import backend, processes_wanted
-from gvr_lightning.run import run
-from gvr_lightning.summary import read_summary, write_failure
+from gvr_lightning.recording.summary import read_summary, write_failure
 
 
 def train(cfg: DictConfig, folder: Path, place: Place | None = None) -> dict[str, Any]:
@@ -28,8 +29,9 @@ def train(cfg: DictConfig, folder: Path, place: Place | None = None) -> dict[str
         What summary.json holds.
 
     Raises:
-        UserError, TrainingError, Interrupted: as :func:`gvr_lightning.run.run`.
+        UserError, TrainingError, Interrupted: as :func:`gvr_lightning.app.run.run`.
     """
+    cfg = OmegaConf.create(current(OmegaConf.to_container(cfg)))
     if place is not None:
         join(place, backend(cfg.trainer))
         folder = Path(broadcast(str(folder)))

@@ -7,27 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.build import build_data, build_generation, build_task
+from gvr_lightning.app.build import build_data, build_generation, build_task
+from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
-from gvr_lightning.callbacks.checkpoints import Checkpoints, load_checkpoint, newest_checkpoint
+from gvr_lightning.callbacks.checkpoints import Checkpoints, newest_checkpoint
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.interruption import Interruption
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
-from gvr_lightning.curves import draw_curves
 from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.place import one_a_machine_first
-from gvr_lightning.distributed.shards import rank_and_size
 from gvr_lightning.distributed.strategies import load_whole
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
-from gvr_lightning.loggers import METRICS, trackers
-from gvr_lightning.overview import print_overview
-from gvr_lightning.processes import build_trainer
-from gvr_lightning.summary import SUMMARY, origin, read_summary, write_failure, write_summary
+from gvr_lightning.files import load_checkpoint
+from gvr_lightning.instantiate import make
+from gvr_lightning.recording.csv import METRICS, trackers
+from gvr_lightning.recording.curves import draw_curves
+from gvr_lightning.recording.overview import print_overview
+from gvr_lightning.recording.summary import SUMMARY, origin, read_summary, write_failure, write_summary
 from gvr_lightning.tasks.base import BaseTask
 
 ALL = sys.maxsize  # rows of metrics.csv, where a checkpoint of an earlier version does not say how many
@@ -109,7 +110,7 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
     if first:
         print_overview(task.model, data)
         written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", ALL if path else 0)}
-        trainer.loggers = instantiate(cfg.logger)(folder, **written, config=config)  # last: they have to be closed
+        trainer.loggers = make(cfg.logger, "logger")(folder, **written, config=config)  # last: they have to be closed
     return _Parts(data, task, trainer, checkpoints, throughput, interruption, generation, path)
 
 

@@ -9,12 +9,12 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.build import make
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
 from gvr_lightning.config.relations import uneven_batch
-from gvr_lightning.distributed.shards import rank_and_size
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.strategies import DataParallel, FullySharded
 from gvr_lightning.errors import UserError
+from gvr_lightning.instantiate import make
 
 
 def processes_wanted(trainer: DictConfig) -> int:

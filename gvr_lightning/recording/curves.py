@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from gvr_lightning.loggers import read_metrics
+from gvr_lightning.recording.csv import read_metrics
 
 PANELS = {
     "loss": {"train/loss": "train, mean of the views", "val/loss": "validation"},

@@ -5,14 +5,15 @@ from typing import Any
 
 import torch
 
-from gvr_lightning.build import build_sampler, load_network, make
+from gvr_lightning.app.build import build_sampler
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.pipeline import is_pipeline, load_pipeline, save_pipeline
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import draw
 from gvr_lightning.errors import UserError
-from gvr_lightning.images import save_grid, save_images
+from gvr_lightning.instantiate import load_network, make
 from gvr_lightning.models.unet import to_diffusers
+from gvr_lightning.recording.images import save_grid, save_images
 
 Shape = tuple[int, ...]
 

@@ -1,0 +1,1 @@
+"""The commands: a run, its parts, and what else the command line does."""

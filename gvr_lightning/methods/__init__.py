@@ -1,0 +1,1 @@
+"""The methods: gradient regularizers, from losses and gradients alone. Imports torch only."""

@@ -1,0 +1,1 @@
+"""Gradient-variance regularization (GVR)."""
