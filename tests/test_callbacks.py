@@ -29,7 +29,7 @@ from test_sam import by_hand
 from test_task import data, fit, plain_loop, task
 from torch import Tensor, nn
 
-from gvr_lightning import AGR, summary
+from gvr_lightning import AGR
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint
 from gvr_lightning.callbacks.interruption import Interruption
@@ -46,6 +46,7 @@ from gvr_lightning.methods.penalty import NoPenalty
 from gvr_lightning.methods.sam import SAM, sam_agr
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import Pool, SplitNetwork
+from gvr_lightning.recording import summary
 from gvr_lightning.recording.csv import CsvLogger, read_metrics, rows_written, tensorboard
 from gvr_lightning.recording.csv import csv as csv_loggers
 from gvr_lightning.recording.overview import print_overview
@@ -224,7 +225,7 @@ def test_a_line_every_two_seconds_at_most_and_the_last_in_any_case(
     class Waits(Callback):
         def on_train_epoch_end(self, trainer: Trainer, pl_module: Any) -> None:
             clock.now += 1.1
-            pl_module.row["fid"] = 12.34567
+            pl_module.epoch_row.add({"fid": 12.34567})
 
     throughput = Throughput()
     progress = RunProgress(throughput)
@@ -269,7 +270,7 @@ def test_the_bar_of_a_terminal(
     lines = on_screen(capsys.readouterr().err)
     last = lines[-1]
     assert "epoch 2/2" in last and "100%" in last and " 16 images/s" in last
-    assert f"loss {ours.last_row['train/loss']:.4f}" in last
+    assert f"loss {ours.epoch_row.last['train/loss']:.4f}" in last
     assert progress.bar is None and not any(line.startswith("epoch 1/2  loss") for line in lines)
 
 

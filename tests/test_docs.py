@@ -1,5 +1,6 @@
 """The documentation: what it shows runs, what it names is there, and the site is built."""
 
+import importlib
 import re
 import shlex
 import sys
@@ -14,15 +15,21 @@ import torch.nn.functional as F
 import yaml
 from composed import composed_once  # noqa: F401 (a fixture)
 from configured import configured
+from equality import assert_equal_rows, in_process
 from hydra import compose, initialize_config_dir
 from mkdocs.commands.build import build
 from mkdocs.config import load_config
+from pool import Pool
 from prose import blocks, check_command, commands, links, run_python
 from runs import TINY
 from torch import nn
+from torch.nn.utils import parameters_to_vector
 
 from gvr_lightning.app.run import run
+from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.errors import UserError
+from gvr_lightning.models.small_cnn import small_cnn
 
 ROOT = Path(__file__).parents[1]
 PAGES = ROOT / "docs" / "pages"
@@ -69,6 +76,34 @@ def test_what_extends_the_project_computes_what_it_says(tmp_path: Path) -> None:
     optimizer.step(lambda: loss.total.backward())
     torch.testing.assert_close((before - model.weight).mean(1), torch.zeros(3))
     assert (before - model.weight).abs().max() > 1e-3
+
+
+def with_files(folder: Path, overrides: list[str], path: str) -> None:
+    """A run in one of the pool's processes, which find a page's files."""
+    sys.path.insert(0, path)
+    in_process(folder, overrides)
+
+
+def test_a_penalty_from_outside_is_what_it_says_and_the_same_on_two_processes(
+    files: Path, two: Pool, tmp_path: Path
+) -> None:
+    penalty = ["regularizer=consistency", "regularizer.penalty._target_=cosine.Cosine"]
+    check(penalty)
+    with pytest.raises(UserError, match=r"^regularizer\.views=1: the penalty compares views, so views must be 2$"):
+        check([*penalty, "regularizer.views=1"])
+    exact = [*penalty, "alpha=0.5", "trainer.precision=64-true", "trainer.log_every_n_steps=1", "data.max_train=65"]
+    in_process(tmp_path / "one", exact)
+    two(with_files, tmp_path / "two", [*exact, "trainer.devices=2"], str(files))
+    assert_equal_rows(tmp_path / "one", tmp_path / "two")
+
+    cosine: Any = importlib.import_module("cosine").Cosine(0.5)
+    model, x, y = small_cnn((1, 8, 8), 10, 8, 4).double(), torch.randn(2, 6, 1, 8, 8).double(), torch.arange(6)
+    loss, head = cosine(model, F.cross_entropy, list(x), y), list(model.head.parameters())
+    one, other = (parameters_to_vector(torch.autograd.grad(F.cross_entropy(model(v), y), head)) for v in x)
+    assert loss.penalty.item() == pytest.approx(1 - (one @ other / one.norm() / other.norm()).item(), rel=1e-12)
+    assert any(p.grad is None for p in model.parameters())
+    loss.total.backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_what_extends_the_project_trains(files: Path) -> None:

@@ -27,7 +27,7 @@ from pool import Pool
 from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, tiny_run, weights
 from torch import Tensor, nn
 
-from gvr_lightning import GradientVariance
+from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
 from gvr_lightning.app.build import build_data, build_task
 from gvr_lightning.app.run import quiet
 from gvr_lightning.app.train import main
@@ -200,6 +200,35 @@ def test_in_a_plain_loop_the_penalty_is_the_global_batch_s(two: Pool, rows: int,
     loss.total.backward()
     for value, grads in two(plain_loop, rows, subset, keys):
         assert value == pytest.approx(loss.total.item(), rel=1e-12)
+        for ours, p in zip(grads, model.parameters(), strict=True):
+            torch.testing.assert_close(ours, p.grad, rtol=1e-10, atol=1e-14)
+
+
+def own_functions(rows: int) -> tuple[list[float], list[Tensor]]:
+    """A user's own loop with the functions alone: their values here, and DDP's mean of the gradients."""
+    model, (views, target) = network(), batch(rows)
+    here = rows // torch.distributed.get_world_size()
+    mine = slice(torch.distributed.get_rank() * here, (torch.distributed.get_rank() + 1) * here)
+    features = [model.backbone(view[mine]) for view in views]
+    logits = [model.head(h) for h in features]
+    losses = [F.cross_entropy(z, target[mine]) for z in logits]
+    values = [gradient_variance(losses, model.head.parameters()), last_layer_variance(losses, logits, features)]
+    (values[0] + 2 * values[1]).backward()
+    means = [values[1].detach().clone(), *(p.grad for p in model.parameters())]
+    for tensor in means:
+        torch.distributed.all_reduce(tensor)
+        tensor.div_(torch.distributed.get_world_size())
+    return [values[0].item(), means[0].item()], means[1:]
+
+
+@pytest.mark.parametrize("rows", [4, 64], ids=["inner products", "matrix"])
+def test_in_a_plain_loop_the_functions_are_the_global_batch_s(two: Pool, rows: int) -> None:
+    model, (views, target) = network(), batch(rows)
+    losses = [F.cross_entropy(model.head(model.backbone(view)), target) for view in views]
+    penalty = gradient_variance(losses, model.head.parameters())
+    (3 * penalty).backward()
+    for values, grads in two(own_functions, rows):
+        assert values == pytest.approx([penalty.item()] * 2, rel=1e-12)
         for ours, p in zip(grads, model.parameters(), strict=True):
             torch.testing.assert_close(ours, p.grad, rtol=1e-10, atol=1e-14)
 

@@ -258,7 +258,7 @@ def test_the_figures_of_an_epoch_can_be_monitored(tmp_path: Path) -> None:
     ours = task()
     found = fit(ours, data(), tmp_path).callback_metrics
     for name in ("train/loss", "train/penalty", "train/penalty_share", "train/acc", "train/view_agreement"):
-        assert float(found[name]) == pytest.approx(ours.last_row[name], rel=1e-6)
+        assert float(found[name]) == pytest.approx(ours.epoch_row.last[name], rel=1e-6)
 
 
 def test_frozen_parameters_stay_and_are_not_the_optimizer_s(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
 
 def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -> dict[str, Any]:
     task, trainer = parts.task, parts.trainer
-    trained = {name: value for name, value in task.last_row.items() if name not in ("epoch", "lr")}
+    trained = {name: value for name, value in task.epoch_row.last.items() if name not in ("epoch", "lr")}
     steps = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     return {
         "task": task.kind,

@@ -14,6 +14,7 @@ from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.random import hash_key, permutation
 from gvr_lightning.recording.csv import trackers
+from gvr_lightning.recording.epoch_row import epoch_row
 from gvr_lightning.recording.images import evenly, save_grid
 
 REAL = 0  # the draw of real images is the same in every run
@@ -79,7 +80,7 @@ class Generation(Callback):
             return
         scored = self.score_every and epoch % self.score_every == 0
         if scored or (self.grid_every and epoch % self.grid_every == 0):
-            task.row |= self._generate(task, f"epoch_{epoch:04d}.png", bool(scored))  # type: ignore[operator]
+            epoch_row(task).add(self._generate(task, f"epoch_{epoch:04d}.png", bool(scored)))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """The final grid, strip and scores, beside the scores of real images that were held out."""
@@ -90,7 +91,7 @@ class Generation(Callback):
             rows = permutation(hash_key(REAL), len(self.test_images))[: self.num_images]
             real = self.scoring.of([self.test_images[rows]])
             found |= {f"real/{name}": value for name, value in real.items()}
-            row: dict[str, Any] = {"epoch": pl_module.last_row["epoch"], **found}  # type: ignore[index]
+            row: dict[str, Any] = {"epoch": epoch_row(pl_module).last["epoch"], **found}
             for logger in trainer.loggers:
                 logger.log_metrics(row, step=trainer.global_step)
             self.final = found | self.scoring.extractor_name

@@ -7,9 +7,11 @@ from typing import Any
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from gvr_lightning.callbacks.throughput import Throughput
+from gvr_lightning.progress import progress_bar
+from gvr_lightning.recording.epoch_row import epoch_row
 
 SHOWN = {"train/loss": "loss", "val/loss": "val loss", "val/acc": "val acc", "fid": "FID"}
 LINE_EVERY = 2.0  # seconds between lines in a log file, at least
@@ -44,9 +46,8 @@ class RunProgress(ProgressBar):
         """Show the bar."""
         if not self.console.is_terminal or self.console.quiet:
             return
-        columns = ("{task.description}", BarColumn(), "{task.percentage:>3.0f}%", TimeElapsedColumn())
-        fields = TextColumn("{task.fields[rate]} {task.fields[metrics]}")
-        self.bar = Progress(*columns, TextColumn("left"), TimeRemainingColumn(), fields, console=self.console)
+        times = (TaskProgressColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+        self.bar = progress_bar(*times, TextColumn("{task.fields[rate]} {task.fields[metrics]}"))
         steps = trainer.estimated_stepping_batches
         self.task = self.bar.add_task("training", total=steps, completed=trainer.global_step, rate="", metrics="")
         self.bar.start()
@@ -73,7 +74,7 @@ class RunProgress(ProgressBar):
         self._close()
 
     def _show(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        row: Any = pl_module.last_row
+        row = epoch_row(pl_module).last
         if not row or self.console.quiet:
             return
         text = "  ".join(f"{label} {row[key]:.4f}" for key, label in SHOWN.items() if key in row)

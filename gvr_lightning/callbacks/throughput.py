@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from gvr_lightning.recording.epoch_row import epoch_row
+
 
 class Throughput(Callback):
     """Counts training time (validation and checkpoints excluded) and images (samples times views), over resumes too."""
@@ -74,7 +76,7 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, and put the counts into the epoch's row."""
         self._stop(pl_module.device)
-        pl_module.row |= {"train/seconds": self.seconds, "train/images": self.images}  # type: ignore[operator]
+        epoch_row(pl_module).add({"train/seconds": self.seconds, "train/images": self.images})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop the clock."""

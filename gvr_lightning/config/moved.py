@@ -5,7 +5,7 @@ from typing import Any
 MODULES = {
     "gvr_lightning.consistency": "gvr_lightning.methods.consistency",
     "gvr_lightning.label_smoothing": "gvr_lightning.methods.label_smoothing",
-    "gvr_lightning.recording.csv": "gvr_lightning.recording.csv",
+    "gvr_lightning.loggers": "gvr_lightning.recording.csv",
     "gvr_lightning.optim.agr": "gvr_lightning.methods.agr",
     "gvr_lightning.optim.sam": "gvr_lightning.methods.sam",
     "gvr_lightning.penalty": "gvr_lightning.methods.penalty",

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
 from gvr_lightning.errors import UserError
+from gvr_lightning.progress import progress_bar
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -131,20 +133,16 @@ def _cores() -> int:
 @contextmanager
 def _bar(label: str, count: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, to be told of each chunk's length; one plain line if stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        print(f"{label} {count} images", file=sys.stderr)
     rate = TextColumn("{task.fields[rate]:.0f} images/s")
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), rate, TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(label, total=count, rate=0.0)
+    bar = progress_bar(MofNCompleteColumn(), rate, TimeRemainingColumn())
+    if bar.disable:
+        print(f"{label} {count} images", file=sys.stderr)
+    with bar:
+        task = bar.add_task(label, total=count, rate=0.0)
         start = time.monotonic()
 
         def advance(length: int) -> None:
-            done = progress.tasks[0].completed + length
-            progress.update(task, completed=done, rate=done / max(time.monotonic() - start, 1e-9))
+            done = bar.tasks[0].completed + length
+            bar.update(task, completed=done, rate=done / max(time.monotonic() - start, 1e-9))
 
         yield advance

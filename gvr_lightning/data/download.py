@@ -11,7 +11,10 @@ from pathlib import Path
 from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
+from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
+
 from gvr_lightning.errors import UserError
+from gvr_lightning.progress import progress_bar
 
 _CHUNK = 1 << 16
 _TIMEOUT = 10.0  # seconds to connect, and without a byte
@@ -95,17 +98,13 @@ def _fetch(url: str, part: Path) -> None:
 @contextmanager
 def _bar(part: Path, have: int, total: int | None) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, to be told of each chunk's size; one plain line if stderr is no terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    bar = progress_bar(DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    if bar.disable:
         size = f"{total / 1e6:.1f} MB" if total is not None else "of unknown size"
         print(f"downloading {part.stem} ({size}, {have / 1e6:.1f} MB there already) to {part.parent}", file=sys.stderr)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(part.stem, total=total, completed=have)
-        yield lambda size: progress.advance(task, size)
+    with bar:
+        task = bar.add_task(part.stem, total=total, completed=have)
+        yield lambda size: bar.advance(task, size)
 
 
 def _size(part: Path) -> int:

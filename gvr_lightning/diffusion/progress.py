@@ -4,11 +4,11 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from gvr_lightning.distributed.batch import rank_and_size
+from gvr_lightning.progress import progress_bar
 
 
 def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -> Iterator[Tensor]:
@@ -19,16 +19,11 @@ def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -
         number: how many there will be.
         bar: one that is up already, to be shown in.
     """
-    console, start, done = Console(stderr=True), time.perf_counter(), 0
+    start, done, first = time.perf_counter(), 0, rank_and_size()[0] == 0
     own = bar is None
     if bar is None:
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        bar = Progress(
-            *columns,
-            TextColumn("{task.fields[rate]}"),
-            console=console,
-            disable=not console.is_terminal or rank_and_size()[0] > 0,
-        )
+        columns = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("{task.fields[rate]}"))
+        bar = progress_bar(*columns, quiet=not first)
     task = bar.add_task("drawing images", total=number, rate="", metrics="")
     if own:
         bar.start()
@@ -40,5 +35,5 @@ def shown(batches: Iterable[Tensor], number: int, bar: Progress | None = None) -
             yield batch
     finally:
         bar.stop() if own else bar.remove_task(task)
-    if not console.is_terminal and rank_and_size()[0] == 0:
+    if not bar.console.is_terminal and first:
         print(f"drew {done:,} images in {time.perf_counter() - start:.1f} s ({rate})", file=sys.stderr)

@@ -2,8 +2,8 @@
 
 import inspect
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 import torch.distributed as dist
@@ -19,6 +19,28 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm
+
+
+@runtime_checkable
+class DividesParameters(Protocol):
+    """A strategy that divides the weights among the processes."""
+
+    def keep_parameters(self) -> AbstractContextManager[None]:
+        """Together, as long as a penalty differentiates."""
+
+    def reshard(self) -> None:
+        """Divide them again."""
+
+
+def keep_parameters(strategy: object) -> AbstractContextManager[None]:
+    """While a penalty differentiates, the weights stay together."""
+    return strategy.keep_parameters() if isinstance(strategy, DividesParameters) else nullcontext()
+
+
+def divide_parameters(strategy: object) -> None:
+    """The weights are divided again, where they are."""
+    if isinstance(strategy, DividesParameters):
+        strategy.reshard()
 
 
 class OneStatistics(DDPStrategy):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gvr_lightning.data.batch import Batch
+from gvr_lightning.distributed.strategies import divide_parameters, keep_parameters
 from gvr_lightning.errors import UserError
 from gvr_lightning.methods.passes import frozen_statistics
 from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
@@ -124,7 +125,7 @@ class BaseTask(RecordingTask):
             for i, part in enumerate(parts):
                 with statistics(), self._synchronised(last=i == len(parts) - 1):
                     shard = part.shards[0] if part.shards else None
-                    with getattr(self.trainer.strategy, "keep_parameters", nullcontext)():  # of FSDP
+                    with keep_parameters(self.trainer.strategy):
                         loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys, shard)
                     share = loss.total * (part.total / batch.total)
                     self._loss = loss
@@ -140,7 +141,7 @@ class BaseTask(RecordingTask):
         optimizer.zero_grad()
         for part in parts:
             self.penalty.after_step(self.model, part.views)
-        getattr(self.trainer.strategy, "reshard", int)()  # of FSDP, after a pass without a backward pass
+        divide_parameters(self.trainer.strategy)  # after a pass without a backward pass
         if not self.skipped_now:
             self.record(first)
 

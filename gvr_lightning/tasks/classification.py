@@ -75,7 +75,7 @@ class ClassificationTask(BaseTask):
 
     def on_validation_epoch_end(self) -> None:
         """Validation metrics into this epoch's row."""
-        self.row |= self._report("val", self.val_metrics, self.val_loss)
+        self.epoch_row.add(self._report("val", self.val_metrics, self.val_loss))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the test metrics."""

@@ -68,7 +68,7 @@ class DiffusionTask(BaseTask):
 
     def on_validation_epoch_end(self) -> None:
         """The validation loss into this epoch's row."""
-        self.row |= self._report("val/loss")
+        self.epoch_row.add(self._report("val/loss"))
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Add to the test loss."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from gvr_lightning.data.batch import Batch
 from gvr_lightning.methods.penalty import RegularizedLoss
 from gvr_lightning.recording.csv import rows_written
+from gvr_lightning.recording.epoch_row import EpochRow
 from gvr_lightning.tasks.finite import NonFinite, not_finite
 from gvr_lightning.tasks.means import RunningMeans
 
@@ -28,8 +29,7 @@ class RecordingTask(LightningModule):
     def __init__(self, non_finite: str = "stop", max_skipped: int = 100) -> None:
         super().__init__()
         self.means, self.non_finite = RunningMeans(), NonFinite(non_finite, max_skipped)
-        self.row: dict[str, float] = {}  # this epoch's line of metrics.csv, as it grows
-        self.last_row: dict[str, float] = {}  # the one before
+        self.epoch_row = EpochRow()
         self._loss: RegularizedLoss  # of the last pass, to tell of it where it is not finite
 
     @abstractmethod
@@ -76,22 +76,21 @@ class RecordingTask(LightningModule):
         if self.non_finite.skips:
             train["train/skipped"] = float(self.non_finite.skipped)
         self.log_dict(train, logger=False)  # for callbacks that monitor them
-        self.row |= {"epoch": self.current_epoch, "lr": optimizer.param_groups[0]["lr"], **train}
+        self.epoch_row.add({"epoch": self.current_epoch, "lr": optimizer.param_groups[0]["lr"], **train})
         self.step_schedule("epoch")
-        self._log(self.row)
-        self.last_row, self.row = self.row, {}
+        self._log(self.epoch_row.end())
         self.means.reset()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
         checkpoint["epoch_means"], checkpoint["skipped"] = self.means.state_dict(), self.non_finite.skipped
-        checkpoint["last_row"], checkpoint["config"] = self.last_row, self.config
+        checkpoint["last_row"], checkpoint["config"] = self.epoch_row.last, self.config
         checkpoint["metrics_rows"] = rows_written(self.loggers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""
         self.means.load_state_dict(checkpoint["epoch_means"], self.device)
-        self.last_row, self.non_finite.skipped = checkpoint["last_row"], checkpoint.get("skipped", 0)
+        self.epoch_row.last, self.non_finite.skipped = checkpoint["last_row"], checkpoint.get("skipped", 0)
 
     def _compute(self, means: RunningMeans) -> dict[str, float]:
         """The means and what follows from them; values are read here, so a GPU waits, and looks at them."""
