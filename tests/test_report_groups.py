@@ -16,11 +16,10 @@ from omegaconf import OmegaConf
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.errors import UserError
 from gvr_lightning.report.baselines import is_plain, set_baselines
-from gvr_lightning.report.flat import differing, flatten, frozen
 from gvr_lightning.report.groups import Comparison, Group, compare, natural
 from gvr_lightning.report.labels import short_names
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
-from gvr_lightning.report.runs import find_runs, read_run
+from gvr_lightning.report.runs import differing, find_runs, flatten, frozen, read_run
 
 Shape = dict[str, dict[str, list[int]]]
 

@@ -6,8 +6,8 @@ from typing import Any
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.wording import show, suggest
 from gvr_lightning.errors import UserError
-from gvr_lightning.report.flat import SHORT, Flat, frozen
 from gvr_lightning.report.groups import Comparison, Group, Setting, natural
+from gvr_lightning.report.runs import SHORT, FlatConfig, frozen
 
 
 def set_baselines(comparisons: Sequence[Comparison], wanted: str | None) -> None:
@@ -34,7 +34,7 @@ def set_baselines(comparisons: Sequence[Comparison], wanted: str | None) -> None
 
 def is_plain(group: Group) -> bool:
     """Whether a group's runs have no regularizer at all: one view, no penalty, no wrapper of the optimizer."""
-    flat = group.flat
+    flat = group.flat_config
     adds_nothing = declared({"_target_": flat.get("regularizer.penalty._target_")}, "adds_nothing")
     wrapped = any(name.startswith("regularizer.wrap.") for name in flat)
     return flat.get("regularizer.views") == 1 and adds_nothing and not wrapped
@@ -47,7 +47,10 @@ def _fits(groups: Sequence[Group], wanted: str) -> Callable[[Group], bool]:
 
     def holds(group: Group) -> bool:
         run = next(iter(group.runs.values()))
-        named: dict[str, Any] = {**group.flat, **{SHORT[n]: v for n, v in group.flat.items() if n in SHORT}}
+        named: dict[str, Any] = {
+            **group.flat_config,
+            **{SHORT[n]: v for n, v in group.flat_config.items() if n in SHORT},
+        }
         return run.choices.get(key) == value or (key in named and value in (show(named[key]), str(named[key])))
 
     if not any(map(holds, groups)):
@@ -77,8 +80,8 @@ def _choose(setting: Setting, candidates: list[Group], names: Sequence[str]) -> 
 def _nearest(group: Group, candidates: Sequence[Group], names: Sequence[str]) -> Group:
     """The candidate that differs least in what is no part of the regularizer; of equals the first."""
     besides = [name for name in names if not name.startswith("regularizer.")]
-    return min(candidates, key=lambda candidate: _distance(group.flat, candidate.flat, besides))
+    return min(candidates, key=lambda candidate: _distance(group.flat_config, candidate.flat_config, besides))
 
 
-def _distance(one: Flat, other: Flat, names: Sequence[str]) -> int:
+def _distance(one: FlatConfig, other: FlatConfig, names: Sequence[str]) -> int:
     return sum(frozen(one.get(name)) != frozen(other.get(name)) for name in names)

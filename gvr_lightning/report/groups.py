@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gvr_lightning.report.flat import Flat, defining, differing, frozen
 from gvr_lightning.report.labels import Source, labels
 from gvr_lightning.report.metrics import DEFAULTS, Metric
-from gvr_lightning.report.runs import FINISHED, Run
+from gvr_lightning.report.runs import FINISHED, FlatConfig, Run, defining, differing, frozen
 
 SETTING = (
     "task",
@@ -26,7 +25,7 @@ class Group:
     """The runs of one configuration, which differ in their seeds."""
 
     label: str
-    flat: Flat
+    flat_config: FlatConfig
     runs: dict[int, Run]  # by seed
 
     def values(self, metric: str) -> dict[int, float]:
@@ -100,7 +99,7 @@ def _comparison(task: str, metric: Metric, runs: list[Run]) -> Comparison:
     sources = _without_duplicates([Source(run, flat) for run, flat in zip(runs, flats, strict=True)], names)
     fixed = [name for name in names if name.partition(".")[0] in SETTING]
     parts = _split(sources, fixed)
-    within = [differing([source.flat for source in part]) for part in parts]
+    within = [differing([source.flat_config for source in part]) for part in parts]
     method_keys = [name for name in names if name not in fixed and any(name in found for found in within)]
     setting_keys = [name for name in names if name not in method_keys]
     alone = [source.run.choices.get("regularizer", "default") for source in sources]
@@ -115,7 +114,11 @@ def _comparison(task: str, metric: Metric, runs: list[Run]) -> Comparison:
 
 def _groups(part: list[Source], names: Sequence[str], methods: dict[int, str]) -> list[Group]:
     groups = [
-        Group(methods[id(same[0])], same[0].flat, {s.run.seed: s.run for s in sorted(same, key=lambda s: s.run.seed)})
+        Group(
+            methods[id(same[0])],
+            same[0].flat_config,
+            {s.run.seed: s.run for s in sorted(same, key=lambda s: s.run.seed)},
+        )
         for same in _split(part, names)
     ]
     return sorted(groups, key=lambda group: natural(group.label))
@@ -125,7 +128,7 @@ def _without_duplicates(sources: list[Source], names: Sequence[str]) -> list[Sou
     """The last finished run of each configuration and seed; the others get their reason."""
     last: dict[tuple[Any, ...], Source] = {}
     for source in sorted(sources, key=lambda s: (s.run.written, s.run.name)):
-        key = source.run.seed, *(frozen(source.flat.get(name)) for name in names)
+        key = source.run.seed, *(frozen(source.flat_config.get(name)) for name in names)
         if key in last:
             last[key].run.reason = f"the same configuration and seed as {source.run.name}, which finished later"
         last[key] = source
@@ -136,7 +139,7 @@ def _split(sources: Sequence[Source], names: Sequence[str]) -> list[list[Source]
     """Together what agrees in the names."""
     parts: dict[tuple[str, ...], list[Source]] = defaultdict(list)
     for source in sources:
-        parts[tuple(frozen(source.flat.get(name)) for name in names)].append(source)
+        parts[tuple(frozen(source.flat_config.get(name)) for name in names)].append(source)
     return list(parts.values())
 
 

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gvr_lightning.config.wording import show
-from gvr_lightning.report.flat import SHORT, TAKERS, Flat, frozen
-from gvr_lightning.report.runs import Run
+from gvr_lightning.report.runs import SHORT, TAKERS, FlatConfig, Run, frozen
 
 BARE = ("regularizer", "optimizer", "model", "data")  # whose options speak for themselves
 FIRST = (*BARE, "scheduler", "trainer")  # the order of a label's pieces; others follow
@@ -18,7 +17,7 @@ class Source:
     """A run with what defines it."""
 
     run: Run
-    flat: Flat
+    flat_config: FlatConfig
 
 
 def labels(sources: Sequence[Source], names: Sequence[str], always: bool = False) -> list[str]:
@@ -52,8 +51,8 @@ def short_names(names: Sequence[str]) -> dict[str, str]:
 
 def overridden(run: Run) -> dict[str, str]:
     """The command line's keys and values; of a key that acts through another, by that one's name."""
-    pairs = (text.lstrip("+~").partition("=") for text in run.overrides or [])
-    return {TAKERS.get(key, key): value for key, _, value in pairs}
+    typed = {key.lstrip("+~"): value for key, value in run.command_line.items()}
+    return {TAKERS.get(key, key): value for key, value in typed.items()}
 
 
 def _pieces(sources: Sequence[Source], names: list[str], short: dict[str, str], always: bool) -> list[list[str]]:
@@ -65,7 +64,7 @@ def _pieces(sources: Sequence[Source], names: list[str], short: dict[str, str], 
     pieces = [[f"{prefix}{option}" for option in options]] if known else []
     parts: list[tuple[str, ...]] = [(option,) if known else () for option in options]
     for name in sorted(names, key=lambda n: not n.endswith("_target_")):
-        values = [frozen(source.flat.get(name)) for source in sources]
+        values = [frozen(source.flat_config.get(name)) for source in sources]
         finer = [(*part, value) for part, value in zip(parts, values, strict=True)]
         by_hand = _chosen(sources, finer, name, always)
         splits = len(set(finer)) > len(set(parts))
@@ -97,11 +96,13 @@ def _qualified(root: str, text: str) -> str:
 
 def _texts(sources: Sequence[Source], name: str, short: str) -> list[str]:
     """The key with its value in each run, "" where it is absent; as short as tells the values apart."""
-    values = [source.flat.get(name) for source in sources]
+    values = [source.flat_config.get(name) for source in sources]
     forms = [[_brief(name, value) for value in values], list(map(show, values)), list(map(str, values))]
     distinct = len(set(map(frozen, values)))
     texts = next((form for form in forms if len(set(form)) >= distinct), forms[-1])
-    return [f"{short}={text}" if name in source.flat else "" for source, text in zip(sources, texts, strict=True)]
+    return [
+        f"{short}={text}" if name in source.flat_config else "" for source, text in zip(sources, texts, strict=True)
+    ]
 
 
 def _brief(name: str, value: Any) -> str:

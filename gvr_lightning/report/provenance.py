@@ -7,9 +7,8 @@ from math import prod
 from typing import Any
 
 from gvr_lightning.config.wording import show
-from gvr_lightning.report.flat import CUT, TAKERS, flatten
 from gvr_lightning.report.groups import Comparison, Setting
-from gvr_lightning.report.runs import Run
+from gvr_lightning.report.runs import CUT, TAKERS, Run, flatten
 from gvr_lightning.report.tables import Cell, Table
 
 SAME = (
@@ -59,15 +58,15 @@ def common(comparison: Comparison) -> str:
     shared = [f"{group}={found.pop()}" for group, found in chosen.items() if len(found) == 1 and found != {"none"}]
     values = {name: {show(flat.get(TAKERS.get(name, name))) for flat in flats} for name in SHOWN}
     shared += [f"{name}={found.pop()}" for name, found in values.items() if len(found) == 1]
-    by_hand = [key for key in _command_line(runs[0]) if "." in key]
-    set_to = {key: {_command_line(run).get(key, "") for run in runs} for key in by_hand}
+    by_hand = [key for key in runs[0].command_line if "." in key]
+    set_to = {key: {run.command_line.get(key, "") for run in runs} for key in by_hand}
     return ", ".join([*shared, *(f"{key}={found.pop()}" for key, found in set_to.items() if len(found) == 1)])
 
 
 def commands(runs: Sequence[Run]) -> list[str]:
     """The commands that make these runs again: a sweep where they fill a grid, else one command a configuration."""
     found: list[str] = []
-    for same_keys in _parts([_command_line(run) for run in runs if run.overrides is not None], frozenset):
+    for same_keys in _parts([run.command_line for run in runs if run.overrides is not None], frozenset):
         grid = _sweep(same_keys)
         if grid is not None:
             found.append(grid)
@@ -98,11 +97,6 @@ def _words(line: Line, sweep: bool = False) -> str:
     return shlex.join(
         ["python", "train.py", *(["-m"] if sweep else []), *(f"{k}={v}" if v else k for k, v in line.items())]
     )
-
-
-def _command_line(run: Run) -> Line:
-    pairs = (text.partition("=") for text in run.overrides or [])
-    return {key: value for key, _, value in pairs}
 
 
 def _seeds(setting: Setting) -> list[str]:

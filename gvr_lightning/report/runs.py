@@ -1,19 +1,48 @@
-"""Every folder that a run has left below some others: what it holds, or why it cannot be used."""
+"""Every run below some folders: what it left, or why it cannot be used, and what of its configuration defines it."""
 
+import csv
+import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from gvr_lightning.config.lookup import config_hash
 from gvr_lightning.config.moved import current
 from gvr_lightning.errors import UserError
-from gvr_lightning.report.files import FINISHED, UnreadableError, read_config, read_rows, read_summary, read_yaml
 
-UNFINISHED, NOT_READ = "unfinished", "not read"
+FINISHED, UNFINISHED, NOT_READ = "finished", "unfinished", "not read"
+STATUSES = (FINISHED, "interrupted", "failed")  # that summary.json may tell
+OURS = ("seed", "regularizer")  # keys that every configuration of this project has
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 INSIDE = ("checkpoints", "samples", "tensorboard", "wandb")  # folders of a run in which there is no other
+
+FlatConfig = dict[str, Any]  # a configuration's values by the dotted paths of their keys
+
+# Settings that change where and how a run is computed or shown, not what it computes: runs that differ in these alone
+# are repetitions. What changes the figures (trainer.precision, trainer.sync_batchnorm, generation.num_images) or what a
+# reader may want to time (task.compile, task.channels_last, data.on_device) is not among them.
+BOOKKEEPING = (
+    *("name", "seed", "resume", "checkpoint.*", "logger", "logger.*", "*._partial_", "*._convert_", "*._recursive_"),
+    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy.*"),
+    *("trainer.benchmark", "trainer.deterministic", "trainer.log_every_n_steps"),
+    *("data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
+    *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
+)
+CUT = 12  # characters of a hash that are shown
+PLACES = ("*.root",)  # where the data lies, which says nothing if each source has given the same data
+# Top-level keys that act through another alone: that one counts, so that alpha splits no runs without a penalty.
+TAKERS = {"alpha": "regularizer.penalty.alpha", "lr": "optimizer.lr", "epochs": "trainer.max_epochs"}
+SHORT = {path: short for short, path in TAKERS.items()}
+
+
+class UnreadableError(Exception):
+    """A file that is not what a run of this project leaves; the reason in one line."""
 
 
 @dataclass
@@ -49,7 +78,7 @@ class Run:
     def choices(self) -> dict[str, str]:
         """Which option of each config group was chosen, none where it was null; empty if that is not recorded."""
         try:
-            node = read_yaml(self.path / ".hydra" / "hydra.yaml")["hydra"]["runtime"]["choices"]
+            node = _load(self.path / ".hydra" / "hydra.yaml", _yaml)["hydra"]["runtime"]["choices"]
             return {group: str(option or "none") for group, option in node.items() if "/" not in group}
         except (KeyError, TypeError, AttributeError, UnreadableError):
             return {}
@@ -58,10 +87,16 @@ class Run:
     def overrides(self) -> list[str] | None:
         """What stood on the command line; None if that is not recorded."""
         try:
-            found = read_yaml(self.path / ".hydra" / "overrides.yaml")
+            found = _load(self.path / ".hydra" / "overrides.yaml", _yaml)
         except UnreadableError:
             return None
         return [str(text) for text in found] if isinstance(found, list) else None
+
+    @property
+    def command_line(self) -> dict[str, str]:
+        """The keys that stood there, as typed, with their values."""
+        pairs = (text.partition("=") for text in self.overrides or [])
+        return {key: value for key, _, value in pairs}
 
 
 def find_runs(folders: Sequence[Path]) -> list[Run]:
@@ -72,7 +107,7 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
     """
     found: dict[Path, Run] = {}
     for folder in folders:
-        for path in _candidates(folder):
+        for path in _run_folders(folder):
             found.setdefault(path.resolve(), read_run(path, _name(path, folder, len(folders) > 1)))
     if not found:
         raise UserError(
@@ -84,13 +119,13 @@ def find_runs(folders: Sequence[Path]) -> list[Run]:
 def read_run(path: Path, name: str) -> Run:
     """What a folder holds; a run that cannot be used says why."""
     try:
-        summary = read_summary(path / "summary.json")
+        summary = _read_summary(path)
         if summary is None:
-            read_config(path)
+            _read_config(path)
             return Run(path, name, UNFINISHED, "no summary.json: it is running, or was killed")
         if summary["status"] != FINISHED:
             return Run(path, name, summary["status"], str(summary.get("error", "stopped by a signal")), summary)
-        config, rows = read_config(path), read_rows(path / "metrics.csv")
+        config, rows = _read_config(path), _read_rows(path)
     except UnreadableError as error:
         return Run(path, name, NOT_READ, str(error))
     run = Run(path, name, FINISHED, "", summary, current(config), rows, (path / "summary.json").stat().st_mtime)
@@ -100,14 +135,111 @@ def read_run(path: Path, name: str) -> Run:
     return run
 
 
-def _candidates(folder: Path) -> Iterator[Path]:
-    for place, below, files in os.walk(folder):
+def flatten(config: dict[str, Any], path: str = "") -> FlatConfig:
+    """One entry a leaf, by its dotted path; lists are leaves."""
+    flat: FlatConfig = {}
+    for key, value in config.items():
+        below = f"{path}.{key}" if path else str(key)
+        flat |= flatten(value, below) if isinstance(value, dict) else {below: value}
+    return flat
+
+
+def defining(runs: Sequence[Run]) -> list[FlatConfig]:
+    """What defines each run, its seed left out: equal for repetitions."""
+    flats = [flatten(run.config) for run in runs]
+    data = {
+        (flat.get("data.source._target_"), run.summary.get("data_hash")) for run, flat in zip(runs, flats, strict=True)
+    }
+    same_data = len(data) == len({source for source, _ in data})
+    if not same_data:  # one source has given several data sets
+        for flat, run in zip(flats, runs, strict=True):
+            flat["data.hash"] = str(run.summary.get("data_hash"))[:CUT]
+    patterns = (*BOOKKEEPING, *TAKERS, *(PLACES if same_data else ()))
+    names = dict.fromkeys(name for flat in flats for name in flat)
+    dropped = {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
+    dropped |= {name for name in names if name.endswith(".seed") and _is_the_seed(name, flats)}
+    return [{name: value for name, value in flat.items() if name not in dropped} for flat in flats]
+
+
+def differing(flats: Sequence[FlatConfig]) -> list[str]:
+    """The names whose values are not all equal; one that is absent equals null."""
+    names = dict.fromkeys(name for flat in flats for name in flat)
+    return [name for name in names if len({frozen(flat.get(name)) for flat in flats}) > 1]
+
+
+def frozen(value: Any) -> str:
+    """A value that can be compared and hashed: 1 and 1.0 are one."""
+    whole = isinstance(value, float) and value.is_integer()
+    return json.dumps(int(value) if whole else value, sort_keys=True, default=str)
+
+
+def _run_folders(folder: Path) -> Iterator[Path]:
+    for here, below, files in os.walk(folder):
         is_run = bool({"summary.json", "config.yaml"} & set(files)) or ".hydra" in below
         below[:] = sorted(name for name in below if name[0] != "." and not (is_run and name in INSIDE))
         if is_run:
-            yield Path(place)
+            yield Path(here)
 
 
 def _name(path: Path, folder: Path, several: bool) -> str:
     inside = path.relative_to(folder).as_posix()
     return f"{folder.name}/{inside}".removesuffix("/.") if several or inside == "." else inside
+
+
+def _read_summary(folder: Path) -> dict[str, Any] | None:
+    """What summary.json tells; None if there is none."""
+    path = folder / "summary.json"
+    if not path.exists():
+        return None
+    found = _load(path, lambda file: json.loads(file.read_text()))
+    if not isinstance(found, dict) or found.get("status") not in STATUSES:
+        raise UnreadableError("summary.json is none of this project: it has no status")
+    if found["status"] == FINISHED:
+        kinds = {"metrics": dict, "train": dict, "seed": int, "task": str}
+        if wrong := [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]:
+            raise UnreadableError(f"summary.json is none of this project: it has no {wrong[0]}")
+    return found
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """The configuration, resolved if the run came that far."""
+    resolved = folder / "config.yaml"
+    found = _load(resolved if resolved.exists() else folder / ".hydra" / "config.yaml", _yaml)
+    if not isinstance(found, dict) or any(key not in found for key in OURS):
+        raise UnreadableError(f"config.yaml is none of this project: it has no {' and '.join(OURS)}")
+    return found
+
+
+def _read_rows(folder: Path) -> list[dict[str, float]]:
+    """The figures in metrics.csv, empty cells left out; none where there is no such file."""
+    path = folder / "metrics.csv"
+    return _load(path, _numbers) if path.exists() else []
+
+
+def _numbers(path: Path) -> list[dict[str, float]]:
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file, strict=True))
+    return [{name: float(value) for name, value in row.items() if value not in ("", None)} for row in rows]
+
+
+def _yaml(path: Path) -> Any:
+    return yaml.load(path.read_text(), LOADER)
+
+
+def _load(path: Path, parse: Callable[[Path], Any]) -> Any:
+    """What a file of a run holds.
+
+    Raises:
+        UnreadableError: if it is missing or damaged.
+    """
+    try:
+        return parse(path)
+    except FileNotFoundError as error:
+        raise UnreadableError(f"{path.name} is missing") from error
+    except (OSError, ValueError, TypeError, csv.Error, yaml.YAMLError) as error:
+        raise UnreadableError(f"{path.name} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def _is_the_seed(name: str, flats: Sequence[FlatConfig]) -> bool:
+    """Whether a seed of a part's own follows that of the run everywhere."""
+    return all(flat[name] == flat.get("seed") for flat in flats if name in flat)

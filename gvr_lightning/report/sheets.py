@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from gvr_lightning.report.flat import flatten
 from gvr_lightning.report.groups import Comparison
 from gvr_lightning.report.rows import COSTS, Row, cost_of
-from gvr_lightning.report.runs import Run
+from gvr_lightning.report.runs import Run, flatten
 from gvr_lightning.report.tables import status_of
 
 Record = dict[str, Any]

@@ -89,7 +89,7 @@ def differences_table(comparison: Comparison) -> Table:
     names = [*comparison.setting_keys, *comparison.method_keys]
     groups = [(setting, group) for setting in comparison.settings for group in setting.groups]
     heads = [group.label + (f" ({setting.label})" if setting.label else "") for setting, group in groups]
-    lines = [[Cell(name), *(Cell(_value(group.flat.get(name))) for _, group in groups)] for name in names]
+    lines = [[Cell(name), *(Cell(_value(group.flat_config.get(name))) for _, group in groups)] for name in names]
     return Table("Every key that differs", ["key", *heads], lines, wide=True)
 
 
