@@ -18,10 +18,9 @@ from PIL import Image
 
 from gvr_lightning.app.command import command
 from gvr_lightning.errors import UserError
-from gvr_lightning.report.baselines import set_baselines
 from gvr_lightning.report.cli import main
 from gvr_lightning.report.curves import bands
-from gvr_lightning.report.groups import Group, compare
+from gvr_lightning.report.groups import Group, compare, set_baselines
 from gvr_lightning.report.metrics import Metric, number, p_value
 from gvr_lightning.report.provenance import commands
 from gvr_lightning.report.published import not_drawn, read_published

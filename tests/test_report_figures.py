@@ -18,11 +18,10 @@ from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
 from gvr_lightning.recording.curves import draw_curves
-from gvr_lightning.report.baselines import set_baselines
 from gvr_lightning.report.curves import Band, bands
 from gvr_lightning.report.dots import draw_differences, draw_final
 from gvr_lightning.report.figures import draw_setting
-from gvr_lightning.report.groups import Comparison, Group, Setting, compare
+from gvr_lightning.report.groups import Comparison, Group, Setting, compare, set_baselines
 from gvr_lightning.report.lines import draw_lines
 from gvr_lightning.report.metrics import Metric, number, p_value
 from gvr_lightning.report.pictures import draw_samples

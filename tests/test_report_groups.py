@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.errors import UserError
-from gvr_lightning.report.baselines import is_plain, set_baselines
-from gvr_lightning.report.groups import Comparison, Group, compare, natural
+from gvr_lightning.report.groups import Comparison, Group, compare, is_plain, natural, set_baselines
 from gvr_lightning.report.labels import short_names
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
 from gvr_lightning.report.runs import differing, find_runs, flatten, frozen, read_run

@@ -1,23 +1,23 @@
-"""Runs into comparisons, settings and groups: what differs, found by itself."""
+"""Runs into comparisons, settings and groups: what differs, found by itself, and what each group is compared with."""
 
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
+from gvr_lightning.config.declarations import declared
+from gvr_lightning.config.wording import show, suggest
+from gvr_lightning.errors import UserError
 from gvr_lightning.report.labels import Source, labels
 from gvr_lightning.report.metrics import DEFAULTS, Metric
-from gvr_lightning.report.runs import FINISHED, FlatConfig, Run, defining, differing, frozen
+from gvr_lightning.report.runs import FINISHED, SHORT, FlatConfig, Run, defining, differing, frozen
 
-SETTING = (
-    "task",
-    "data",
-    "model",
-    "label_noise",
-    "batch_size",
-)  # config groups and keys that methods are compared within
+# Config groups and keys that methods are compared within.
+SETTING = ("task", "data", "model", "label_noise", "batch_size")
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -66,25 +66,68 @@ def compare(runs: Sequence[Run], metric: str | None) -> list[Comparison]:
         runs: every run that was found; their ``reason`` is set where they are left out.
         metric: what is compared; None for the task's own.
     """
-    by_task: dict[str, list[Run]] = defaultdict(list)
-    for run in runs:
-        if run.status == FINISHED:
-            by_task[run.task].append(run)
+    finished = sorted((run for run in runs if run.status == FINISHED), key=lambda run: run.task)
     found = []
-    for task, of_task in sorted(by_task.items()):
-        name = metric or _usual(task, of_task)
-        usable = [run for run in of_task if _has(run, name)]
+    for of_task in alike(finished, lambda run: run.task):
+        name = metric or _usual_metric(of_task)
+        usable = [run for run in of_task if _is_usable(run, name)]
         if usable:
-            found.append(_comparison(task, Metric(name), usable))
+            found.append(_comparison(Metric(name), usable))
     return found
 
 
-def _usual(task: str, runs: Sequence[Run]) -> str:
-    names = DEFAULTS.get(task, ("test/acc", "fid", "test/loss"))
+def set_baselines(comparisons: Sequence[Comparison], wanted: str | None) -> None:
+    """Choose every setting's baselines and put them first.
+
+    By default they are the groups without regularization, or the first group; a group is compared with the one
+    that is most like it otherwise, such as Adam with AGR with plain Adam.
+
+    Args:
+        comparisons: whose settings get them.
+        wanted: a label, or key=value; None for the default.
+
+    Raises:
+        UserError: if no group is what was asked for.
+    """
+    groups = [group for comparison in comparisons for setting in comparison.settings for group in setting.groups]
+    fits: Callable[[Group], bool] = is_plain if wanted is None else _fits(groups, wanted)
+    for comparison in comparisons:
+        for setting in comparison.settings:
+            candidates = [group for group in setting.groups if fits(group)]
+            if candidates or wanted is None:
+                _choose(setting, candidates or setting.groups[:1], comparison.method_keys)
+
+
+def is_plain(group: Group) -> bool:
+    """Whether a group's runs have no regularizer at all: one view, no penalty, no wrapper of the optimizer."""
+    flat = group.flat_config
+    adds_nothing = declared({"_target_": flat.get("regularizer.penalty._target_")}, "adds_nothing")
+    wrapped = any(name.startswith("regularizer.wrap.") for name in flat)
+    return flat.get("regularizer.views") == 1 and adds_nothing and not wrapped
+
+
+def natural(text: str) -> list[tuple[int, float, str]]:
+    """A key that sorts the numbers in a text by value."""
+    parts = re.split(r"(\d+\.?\d*(?:e[-+]?\d+)?)", text)
+    return [(0, float(part), "") if i % 2 else (1, 0.0, part) for i, part in enumerate(parts)]
+
+
+def alike(items: Iterable[T], key: Callable[[T], Hashable]) -> list[list[T]]:
+    """Together what has the same key, in the order of the first of each."""
+    parts: dict[Hashable, list[T]] = defaultdict(list)
+    for item in items:
+        parts[key(item)].append(item)
+    return list(parts.values())
+
+
+def _usual_metric(runs: Sequence[Run]) -> str:
+    """The metric by which runs of a task are compared."""
+    names = DEFAULTS.get(runs[0].task, ("test/acc", "fid", "test/loss"))
     return next((name for name in names if any(name in run.metrics for run in runs)), names[0])
 
 
-def _has(run: Run, name: str) -> bool:
+def _is_usable(run: Run, name: str) -> bool:
+    """Whether a run has the metric; one that has not gets its reason."""
     value = run.metrics.get(name)
     if value is None:
         run.reason = f"finished without {name}"
@@ -93,12 +136,12 @@ def _has(run: Run, name: str) -> bool:
     return not run.reason
 
 
-def _comparison(task: str, metric: Metric, runs: list[Run]) -> Comparison:
+def _comparison(metric: Metric, runs: list[Run]) -> Comparison:
     flats = defining(runs)
     names = differing(flats)
     sources = _without_duplicates([Source(run, flat) for run, flat in zip(runs, flats, strict=True)], names)
     fixed = [name for name in names if name.partition(".")[0] in SETTING]
-    parts = _split(sources, fixed)
+    parts = alike(sources, lambda source: source.values(fixed))
     within = [differing([source.flat_config for source in part]) for part in parts]
     method_keys = [name for name in names if name not in fixed and any(name in found for found in within)]
     setting_keys = [name for name in names if name not in method_keys]
@@ -109,18 +152,14 @@ def _comparison(task: str, metric: Metric, runs: list[Run]) -> Comparison:
     settings = [
         Setting(headings[id(part[0])] if len(parts) > 1 else "", _groups(part, method_keys, methods)) for part in parts
     ]
-    return Comparison(task, metric, sorted(settings, key=lambda s: natural(s.label)), method_keys, setting_keys)
+    return Comparison(runs[0].task, metric, sorted(settings, key=lambda s: natural(s.label)), method_keys, setting_keys)
 
 
 def _groups(part: list[Source], names: Sequence[str], methods: dict[int, str]) -> list[Group]:
-    groups = [
-        Group(
-            methods[id(same[0])],
-            same[0].flat_config,
-            {s.run.seed: s.run for s in sorted(same, key=lambda s: s.run.seed)},
-        )
-        for same in _split(part, names)
-    ]
+    groups = []
+    for same in alike(part, lambda source: source.values(names)):
+        runs = {source.run.seed: source.run for source in sorted(same, key=lambda s: s.run.seed)}
+        groups.append(Group(methods[id(same[0])], same[0].flat_config, runs))
     return sorted(groups, key=lambda group: natural(group.label))
 
 
@@ -128,22 +167,52 @@ def _without_duplicates(sources: list[Source], names: Sequence[str]) -> list[Sou
     """The last finished run of each configuration and seed; the others get their reason."""
     last: dict[tuple[Any, ...], Source] = {}
     for source in sorted(sources, key=lambda s: (s.run.written, s.run.name)):
-        key = source.run.seed, *(frozen(source.flat_config.get(name)) for name in names)
+        key = source.run.seed, *source.values(names)
         if key in last:
             last[key].run.reason = f"the same configuration and seed as {source.run.name}, which finished later"
         last[key] = source
     return [source for source in sources if not source.run.reason]
 
 
-def _split(sources: Sequence[Source], names: Sequence[str]) -> list[list[Source]]:
-    """Together what agrees in the names."""
-    parts: dict[tuple[str, ...], list[Source]] = defaultdict(list)
-    for source in sources:
-        parts[tuple(frozen(source.flat_config.get(name)) for name in names)].append(source)
-    return list(parts.values())
+def _fits(groups: Sequence[Group], wanted: str) -> Callable[[Group], bool]:
+    if any(group.label == wanted for group in groups):
+        return lambda group: group.label == wanted
+    key, _, value = wanted.partition("=")
+
+    def holds(group: Group) -> bool:
+        run, flat = next(iter(group.runs.values())), group.flat_config
+        named: dict[str, Any] = {**flat, **{SHORT[name]: value for name, value in flat.items() if name in SHORT}}
+        return run.choices.get(key) == value or (key in named and value in (show(named[key]), str(named[key])))
+
+    if not any(map(holds, groups)):
+        raise UserError(
+            f"baseline={wanted}: no configuration; {suggest(wanted, dict.fromkeys(g.label for g in groups))}"
+        )
+    return holds
 
 
-def natural(text: str) -> list[tuple[int, float, str]]:
-    """A key that sorts the numbers in a text by value."""
-    parts = re.split(r"(\d+\.?\d*(?:e[-+]?\d+)?)", text)
-    return [(0, float(part), "") if i % 2 else (1, 0.0, part) for i, part in enumerate(parts)]
+def _choose(setting: Setting, candidates: list[Group], names: Sequence[str]) -> None:
+    others = [group for group in setting.groups if group not in candidates]
+    if not others:  # nothing but candidates: the first is the baseline of the rest
+        candidates, others = candidates[:1], candidates[1:]
+    nearest = {group.label: _nearest(group, candidates, names) for group in others}
+    used = [group for group in candidates if any(group is base for base in nearest.values())] or candidates
+    for group in candidates:
+        nearest[group.label] = group if group in used else _nearest(group, used, names)
+    setting.baselines = nearest
+
+    def behind_its_baseline(group: Group) -> tuple[Any, ...]:
+        base = nearest[group.label]
+        return natural(base.label), group is not base, natural(group.label)
+
+    setting.groups.sort(key=behind_its_baseline)
+
+
+def _nearest(group: Group, candidates: Sequence[Group], names: Sequence[str]) -> Group:
+    """The candidate that differs least in what is no part of the regularizer; of equals the first."""
+    besides = [name for name in names if not name.startswith("regularizer.")]
+    return min(candidates, key=lambda candidate: _distance(group.flat_config, candidate.flat_config, besides))
+
+
+def _distance(one: FlatConfig, other: FlatConfig, names: Sequence[str]) -> int:
+    return sum(frozen(one.get(name)) != frozen(other.get(name)) for name in names)

@@ -1,6 +1,6 @@
 """Short names for what differs: an option of a config group where it explains the rest, else keys and values."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,10 @@ class Source:
     run: Run
     flat_config: FlatConfig
 
+    def values(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Those of some keys, to compare them."""
+        return tuple(frozen(self.flat_config.get(name)) for name in names)
+
 
 def labels(sources: Sequence[Source], names: Sequence[str], always: bool = False) -> list[str]:
     """A label for each run: equal where the runs agree in all of the names, else different.
@@ -28,7 +32,7 @@ def labels(sources: Sequence[Source], names: Sequence[str], always: bool = False
         names: keys that differ between them.
         always: whether to show values from a command line even where it was the same for all.
     """
-    roots = sorted({name.partition(".")[0] for name in names}, key=lambda r: (_place(r), r))
+    roots = sorted({name.partition(".")[0] for name in names}, key=lambda r: (_position(r), r))
     pieces: list[list[str]] = []
     shortest = short_names(names)
     for root in roots:
@@ -109,5 +113,6 @@ def _brief(name: str, value: Any) -> str:
     return str(value).rpartition(".")[2] if name.endswith("_target_") and value is not None else show(value)
 
 
-def _place(root: str) -> int:
+def _position(root: str) -> int:
+    """Of a config group's pieces in a label."""
     return FIRST.index(root) if root in FIRST else len(FIRST)

@@ -2,26 +2,20 @@
 
 import shlex
 from collections import Counter, defaultdict
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 from gvr_lightning.config.wording import show
-from gvr_lightning.report.groups import Comparison, Setting
+from gvr_lightning.report.groups import Comparison, Setting, alike
 from gvr_lightning.report.runs import CUT, TAKERS, Run, flatten
 from gvr_lightning.report.tables import Cell, Table
 
-SAME = (
-    "versions",
-    "git",
-    "data_hash",
-    "world_size",
-    "protocol",
-    "machine",
-)  # of summary.json, wanted equal in a comparison
+# Of summary.json, wanted equal in a comparison.
+SAME = ("versions", "git", "data_hash", "world_size", "protocol", "machine")
 SHOWN = ("epochs", "batch_size", "lr")  # beside the options, where all runs agree
 UNTOLD = ("logger", "trainer", "experiment")  # options that say nothing about the method
-Line = dict[str, str]  # of a command: its keys and values
+CommandLine = dict[str, str]  # keys and values
 
 
 def warnings(comparison: Comparison) -> list[str]:
@@ -66,34 +60,27 @@ def common(comparison: Comparison) -> str:
 def commands(runs: Sequence[Run]) -> list[str]:
     """The commands that make these runs again: a sweep where they fill a grid, else one command a configuration."""
     found: list[str] = []
-    for same_keys in _parts([run.command_line for run in runs if run.overrides is not None], frozenset):
+    for same_keys in alike([run.command_line for run in runs if run.overrides is not None], frozenset):
         grid = _sweep(same_keys)
         if grid is not None:
             found.append(grid)
             continue
-        for but_seed in _parts(same_keys, lambda line: frozenset((k, v) for k, v in line.items() if k != "seed")):
+        for but_seed in alike(same_keys, lambda line: frozenset((k, v) for k, v in line.items() if k != "seed")):
             grid = _sweep(but_seed)
-            found += [grid] if grid is not None else [_words(line) for line in but_seed]
+            found += [grid] if grid is not None else [_command(line) for line in but_seed]
     return found
 
 
-def _parts(lines: Sequence[Line], key: Callable[[Line], Hashable]) -> list[list[Line]]:
-    parts: dict[Hashable, list[Line]] = defaultdict(list)
-    for line in lines:
-        parts[key(line)].append(line)
-    return list(parts.values())
-
-
-def _sweep(lines: Sequence[Line]) -> str | None:
+def _sweep(lines: Sequence[CommandLine]) -> str | None:
     """One command for some command lines of the same keys, if they are all combinations of some values."""
     values = {key: list(dict.fromkeys(line[key] for line in lines)) for key in lines[0]}
     distinct = {tuple(line.items()) for line in ({key: line[key] for key in values} for line in lines)}
     if prod(len(options) for options in values.values()) != len(distinct):
         return None
-    return _words({key: ",".join(options) for key, options in values.items()}, sweep=len(distinct) > 1)
+    return _command({key: ",".join(options) for key, options in values.items()}, sweep=len(distinct) > 1)
 
 
-def _words(line: Line, sweep: bool = False) -> str:
+def _command(line: CommandLine, sweep: bool = False) -> str:
     return shlex.join(
         ["python", "train.py", *(["-m"] if sweep else []), *(f"{k}={v}" if v else k for k, v in line.items())]
     )

@@ -7,9 +7,8 @@ from pathlib import Path
 
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.errors import UserError
-from gvr_lightning.report.baselines import set_baselines
 from gvr_lightning.report.figures import draw_setting
-from gvr_lightning.report.groups import Comparison, Setting, compare
+from gvr_lightning.report.groups import Comparison, Setting, compare, set_baselines
 from gvr_lightning.report.page import Page, Part, Section, html, markdown
 from gvr_lightning.report.pictures import draw_samples
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
