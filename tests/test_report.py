@@ -24,11 +24,10 @@ from gvr_lightning.report.groups import Group, compare, set_baselines
 from gvr_lightning.report.metrics import Metric, number, p_value
 from gvr_lightning.report.provenance import commands
 from gvr_lightning.report.published import not_drawn, read_published
-from gvr_lightning.report.rows import rows_of
 from gvr_lightning.report.runs import find_runs
 from gvr_lightning.report.settings import read_report_line
-from gvr_lightning.report.sheets import group_record
 from gvr_lightning.report.statistics import Paired, Sample, paired, sample
+from gvr_lightning.report.tables import compared_groups, group_record
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED_ACCURACY = "method,epoch,train_acc,test_acc\ngvr,0,5,10.5\ngvr,1,6,20.25\nsgd,0,5,11\n"
@@ -57,7 +56,7 @@ def grouped(folder: Path, baseline: str | None = None) -> list[dict[str, Any]]:
         group_record(comparison, setting.label, row)
         for comparison in comparisons
         for setting in comparison.settings
-        for row in rows_of(setting, comparison.metric)
+        for row in compared_groups(setting, comparison.metric)
     ]
 
 

@@ -26,18 +26,22 @@ from gvr_lightning.report.lines import draw_lines
 from gvr_lightning.report.metrics import Metric, number, p_value
 from gvr_lightning.report.pictures import draw_samples
 from gvr_lightning.report.published import Published
-from gvr_lightning.report.rows import Row, best, further_metrics, rows_of
 from gvr_lightning.report.runs import Run, find_runs
-from gvr_lightning.report.sheets import group_record, run_records
 from gvr_lightning.report.statistics import Sample
 from gvr_lightning.report.style import Figure, looks
 from gvr_lightning.report.tables import (
+    ComparedGroup,
     Table,
+    best,
+    compared_groups,
     cost_table,
     differences_table,
+    further_metrics,
+    group_record,
     left_out_table,
     metrics_table,
     result_table,
+    run_records,
 )
 from gvr_lightning.report.words import found, outcome
 
@@ -69,8 +73,8 @@ def study(folder: Path, accuracies: dict[str, list[float]] | None = None, **opti
     return found[0]
 
 
-def rows_by_label(comparison: Comparison) -> dict[str, Row]:
-    return {row.group.label: row for row in rows_of(comparison.settings[0], comparison.metric)}
+def rows_by_label(comparison: Comparison) -> dict[str, ComparedGroup]:
+    return {row.group.label: row for row in compared_groups(comparison.settings[0], comparison.metric)}
 
 
 def texts(table: Table) -> list[list[str]]:
@@ -104,12 +108,12 @@ def test_which_direction_is_better_and_who_is_best(name: str, direction: int) ->
     metric = Metric(name)
     assert metric.direction == direction
     rows = [
-        Row(Group(label, {}, {}), None, Sample(2, mean), None, {}, {})
+        ComparedGroup(Group(label, {}, {}), None, Sample(2, mean), None, {}, {})
         for label, mean in zip("abc", (1, 3, 2), strict=True)
     ]
     assert best(rows, metric) == ({"b"} if direction > 0 else {"a"} if direction < 0 else set())
     assert best(rows[:1], metric) == set()
-    tie = Row(Group("d", {}, {}), None, Sample(1, 3 if direction > 0 else 1), None, {}, {})
+    tie = ComparedGroup(Group("d", {}, {}), None, Sample(1, 3 if direction > 0 else 1), None, {}, {})
     assert best([*rows, tie], metric) == (best(rows, metric) | {"d"} if direction else set())
 
 
@@ -158,7 +162,7 @@ def test_a_result_s_row_holds_mean_spread_and_the_paired_difference(tmp_path: Pa
 
 def test_the_result_table(tmp_path: Path) -> None:
     comparison = study(tmp_path)
-    table = result_table(rows_of(comparison.settings[0], comparison.metric), comparison.metric)
+    table = result_table(compared_groups(comparison.settings[0], comparison.metric), comparison.metric)
     assert table.columns == [
         *("configuration", "n", "test accuracy (%)", "95% interval", "difference", "95% interval", "p", "pairs"),
         "compared with",
@@ -177,10 +181,10 @@ def test_the_result_table_of_single_and_of_other_seeds(tmp_path: Path) -> None:
     fake_run(tmp_path / "gvr", "gvr", 0, {"test/loss": 0.25})
     fake_run(tmp_path / "agr", "agr", 1, {"test/loss": 0.125})
     (comparison,) = compare(find_runs([tmp_path]), "test/loss")
-    unset = rows_of(comparison.settings[0], comparison.metric)
+    unset = compared_groups(comparison.settings[0], comparison.metric)
     assert {row[-1].text for row in result_table(unset, comparison.metric).rows} == {"no baseline"}
     set_baselines([comparison], None)
-    table = result_table(rows_of(comparison.settings[0], comparison.metric), comparison.metric)
+    table = result_table(compared_groups(comparison.settings[0], comparison.metric), comparison.metric)
     assert texts(table) == [
         ["none", "1", f"0.5000 ({DASH})", DASH, DASH, DASH, DASH, DASH, "baseline"],
         ["agr", "1", f"0.1250 ({DASH})", DASH, DASH, DASH, DASH, "0", "none: no common seeds"],
@@ -335,17 +339,17 @@ def test_the_opening_counts_runs_configurations_and_settings(tmp_path: Path) -> 
 def test_the_outcome_names_the_best_and_the_differences_that_stand_out(tmp_path: Path) -> None:
     comparison = study(tmp_path)
     setting = comparison.settings[0]
-    assert outcome(setting, rows_of(setting, comparison.metric), comparison.metric) == (
+    assert outcome(setting, compared_groups(setting, comparison.metric), comparison.metric) == (
         "Best test accuracy: 75.00% (95% interval 51.30 to 98.70, n = 3), by gvr. Of 2 differences to the baseline,"
         " 1 has a 95% interval that excludes zero: gvr less none +15.00 points [+12.52, +17.48], 3 pairs."
     )
     loss = Metric("test/loss")
-    assert outcome(setting, rows_of(setting, loss), loss) == (
+    assert outcome(setting, compared_groups(setting, loss), loss) == (
         "Best test loss: 1.250 (95% interval 1.013 to 1.487, n = 3), by gvr. Of 2 differences to the baseline,"
         " 1 has a 95% interval that excludes zero: gvr less none -0.1500 [-0.1748, -0.1252], 3 pairs."
     )
     tied = Metric("test/ece")
-    assert outcome(Setting("here", setting.groups, setting.baselines), rows_of(setting, tied), tied) == (
+    assert outcome(Setting("here", setting.groups, setting.baselines), compared_groups(setting, tied), tied) == (
         "here: Best calibration error: 0.5000, by none and agr and gvr."
         " Of 2 differences to the baseline, none has a 95% interval that excludes zero."
     )
@@ -354,7 +358,7 @@ def test_the_outcome_names_the_best_and_the_differences_that_stand_out(tmp_path:
 def test_the_outcome_of_single_seeds_and_of_many_differences(tmp_path: Path) -> None:
     comparison = study(tmp_path / "one", {"none": [0.5], "gvr": [0.6]})
     setting = comparison.settings[0]
-    assert outcome(setting, rows_of(setting, comparison.metric), comparison.metric) == (
+    assert outcome(setting, compared_groups(setting, comparison.metric), comparison.metric) == (
         "Best test accuracy: 60.00% (one seed), by gvr."
         " No interval of a difference: that takes two seeds in common with the baseline."
     )
@@ -366,7 +370,7 @@ def test_the_outcome_of_single_seeds_and_of_many_differences(tmp_path: Path) -> 
     (comparison,) = compare(find_runs([tmp_path / "many"]), None)
     set_baselines([comparison], None)
     setting = comparison.settings[0]
-    text = outcome(setting, rows_of(setting, comparison.metric), comparison.metric)
+    text = outcome(setting, compared_groups(setting, comparison.metric), comparison.metric)
     assert "Of 8 differences to the baseline, 8 have a 95% interval that excludes zero: " in text
     assert text.count(" less none ") == 6 and text.endswith(", and 2 more.")
 
@@ -555,7 +559,7 @@ def dots(axes: Any) -> list[tuple[list[float], list[float], str]]:
 
 def test_final_values_are_every_seed_s_dot_the_mean_and_its_interval(tmp_path: Path, drawn: list[Drawing]) -> None:
     comparison = study(tmp_path)
-    rows = rows_of(comparison.settings[0], comparison.metric)
+    rows = compared_groups(comparison.settings[0], comparison.metric)
     figure = draw_final(rows, comparison.metric, looks(["none", "agr", "gvr"]), tmp_path / "a.png")
     (axes,) = drawn[0].axes
     found = [part for part in dots(axes) if len(part[0]) in (1, 3)]
@@ -592,7 +596,7 @@ def test_differences_are_drawn_seed_by_seed_about_zero(
     metric: str, sign: float, label: str, unit: str, better: str, tmp_path: Path, drawn: list[Drawing]
 ) -> None:
     comparison = study(tmp_path)
-    rows = rows_of(comparison.settings[0], Metric(metric))
+    rows = compared_groups(comparison.settings[0], Metric(metric))
     figure = draw_differences(rows, Metric(metric), looks(["none", "agr", "gvr"]), tmp_path / "a.png")
     (axes,) = drawn[0].axes
     assert [text.get_text() for text in axes.get_yticklabels()] == ["agr", "gvr"]
@@ -617,7 +621,7 @@ def test_without_seeds_in_common_no_differences_are_drawn_and_single_seeds_have_
     fake_run(tmp_path / "gvr", "gvr", 1, {"test/acc": 0.5})
     (comparison,) = compare(find_runs([tmp_path]), None)
     set_baselines([comparison], None)
-    rows = rows_of(comparison.settings[0], comparison.metric)
+    rows = compared_groups(comparison.settings[0], comparison.metric)
     assert draw_differences(rows, comparison.metric, looks(["none", "gvr"]), tmp_path / "a.png") is None
     draw_final(rows, comparison.metric, looks(["none", "gvr"]), tmp_path / "a.png")
     (axes,) = drawn[0].axes
@@ -628,7 +632,7 @@ def test_without_seeds_in_common_no_differences_are_drawn_and_single_seeds_have_
 @pytest.mark.parametrize("zero", [False, True])
 def test_wide_intervals_leave_the_dots_legible(zero: bool, tmp_path: Path, drawn: list[Drawing]) -> None:
     comparison = study(tmp_path, {"none": [0.5, 0.5], "gvr": [0.6, 0.7]})
-    rows = rows_of(comparison.settings[0], comparison.metric)
+    rows = compared_groups(comparison.settings[0], comparison.metric)
     draw: Any = draw_differences if zero else draw_final
     draw(rows, comparison.metric, looks(["none", "gvr"]), tmp_path / "a.png")
     # dots from 50 to 70, and the interval of two seeds reaches 63 points to each side: one range of the dots is kept
@@ -684,7 +688,7 @@ def draw_all(
     (comparison,) = compare(find_runs([folder]), None)
     set_baselines([comparison], None)
     setting = comparison.settings[0]
-    rows_ = rows_of(setting, comparison.metric)
+    rows_ = compared_groups(setting, comparison.metric)
     styles = looks([group.label for group in setting.groups])
     return draw_setting(task, comparison.metric, setting, rows_, styles, published, folder, "p")
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from gvr_lightning.report.metrics import Metric
-from gvr_lightning.report.rows import Row
 from gvr_lightning.report.style import Figure, Look, panel, save, wrapped
+from gvr_lightning.report.tables import ComparedGroup
 
 ROW = 0.5  # inches a group
 BELOW = 0.24  # the dots are drawn so far under the mean, in rows
@@ -14,10 +14,10 @@ BEYOND = 1.0  # how far an interval may widen the frame, in ranges of the dots
 
 BROKEN = "An interval that reaches the frame goes on beyond it."
 
-Line = tuple[Row, list[float], float, float | None, float | None]  # a row, its dots, their mean and interval
+Line = tuple[ComparedGroup, list[float], float, float | None, float | None]  # a row, its dots, their mean and interval
 
 
-def draw_final(rows: Sequence[Row], metric: Metric, styles: dict[str, Look], file: Path) -> Figure:
+def draw_final(rows: Sequence[ComparedGroup], metric: Metric, styles: dict[str, Look], file: Path) -> Figure:
     """The final metric of every configuration."""
     lines: list[Line] = [
         (row, list(row.group.values(metric.name).values()), row.result.mean, row.result.low, row.result.high)
@@ -28,7 +28,9 @@ def draw_final(rows: Sequence[Row], metric: Metric, styles: dict[str, Look], fil
     return _draw(lines, metric, styles, file, caption, zero=False)
 
 
-def draw_differences(rows: Sequence[Row], metric: Metric, styles: dict[str, Look], file: Path) -> Figure | None:
+def draw_differences(
+    rows: Sequence[ComparedGroup], metric: Metric, styles: dict[str, Look], file: Path
+) -> Figure | None:
     """The paired differences to the baseline; None without any."""
     lines: list[Line] = []
     for row in rows:

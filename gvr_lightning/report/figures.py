@@ -9,8 +9,8 @@ from gvr_lightning.report.groups import Group, Setting
 from gvr_lightning.report.lines import draw_lines
 from gvr_lightning.report.metrics import Metric
 from gvr_lightning.report.published import ACCURACY, SCORE, Published
-from gvr_lightning.report.rows import Row
 from gvr_lightning.report.style import Figure, Look
+from gvr_lightning.report.tables import ComparedGroup
 
 PROGRESS = {"classification": ("val/acc", "test/acc"), "ddpm": ("val/loss", "test/loss")}  # the first that was logged
 BY_EPOCH = (
@@ -29,7 +29,7 @@ def draw_setting(
     task: str,
     metric: Metric,
     setting: Setting,
-    rows: Sequence[Row],
+    rows: Sequence[ComparedGroup],
     styles: dict[str, Look],
     published: Sequence[Published],
     folder: Path,

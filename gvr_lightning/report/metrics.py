@@ -68,6 +68,11 @@ class Metric:
         return " (%)" if self.percent else ""
 
     @property
+    def heading(self) -> str:
+        """Its name with its unit."""
+        return f"{self.words}{self.unit}"
+
+    @property
     def scale(self) -> float:
         """What a value is multiplied with for the page."""
         return 100.0 if self.percent else 1.0

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from gvr_lightning.report.groups import Comparison, Setting
 from gvr_lightning.report.metrics import Metric
-from gvr_lightning.report.rows import Row, best
 from gvr_lightning.report.runs import Run
-from gvr_lightning.report.tables import interval
+from gvr_lightning.report.tables import ComparedGroup, best, interval
 
 METHOD = (
     "Mean and standard deviation (n - 1) are over the seeds of a configuration. Intervals are Student's, 95%, with"
@@ -41,7 +40,7 @@ def found(runs: Sequence[Run], comparisons: Sequence[Comparison]) -> str:
     )
 
 
-def outcome(setting: Setting, rows: Sequence[Row], metric: Metric) -> str:
+def outcome(setting: Setting, rows: Sequence[ComparedGroup], metric: Metric) -> str:
     """The best configuration of a setting, and which differences stand out of the seeds' spread."""
     sentences, top = [], [row for row in rows if row.group.label in best(list(rows), metric)]
     if top:
@@ -58,7 +57,7 @@ def outcome(setting: Setting, rows: Sequence[Row], metric: Metric) -> str:
     return where + " ".join(sentences) if sentences else ""
 
 
-def _how_many(beyond: Sequence[Row], compared: Sequence[Row], metric: Metric) -> str:
+def _how_many(beyond: Sequence[ComparedGroup], compared: Sequence[ComparedGroup], metric: Metric) -> str:
     number = f"{len(beyond) or 'none'} {'has' if len(beyond) <= 1 else 'have'}"
     text = f"Of {count(len(compared), 'difference')} to the baseline, {number} a 95% interval that excludes zero"
     told = [_difference(row, metric) for row in beyond[:MOST]]
@@ -66,7 +65,7 @@ def _how_many(beyond: Sequence[Row], compared: Sequence[Row], metric: Metric) ->
     return text + (f": {'; '.join(told)}{more}." if told else ".")
 
 
-def _difference(row: Row, metric: Metric) -> str:
+def _difference(row: ComparedGroup, metric: Metric) -> str:
     found = row.difference
     assert found is not None and row.baseline is not None
     bounds = interval(metric.difference(found.low), metric.difference(found.high))
@@ -75,7 +74,7 @@ def _difference(row: Row, metric: Metric) -> str:
     return f"{who} {metric.difference(found.mean)}{unit} {bounds}, {len(found.seeds)} pairs"
 
 
-def _spread(row: Row, metric: Metric) -> str:
+def _spread(row: ComparedGroup, metric: Metric) -> str:
     if row.result.low is None:
         return " (one seed)"
     return f" (95% interval {metric.text(row.result.low)} to {metric.text(row.result.high)}, n = {row.result.n})"

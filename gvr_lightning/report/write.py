@@ -13,12 +13,22 @@ from gvr_lightning.report.page import Page, Part, Section, html, markdown
 from gvr_lightning.report.pictures import draw_samples
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
 from gvr_lightning.report.published import Published, not_drawn, read_published
-from gvr_lightning.report.rows import further_metrics, rows_of
 from gvr_lightning.report.runs import Run, find_runs
 from gvr_lightning.report.settings import Settings
-from gvr_lightning.report.sheets import Record, group_record, run_records, write_sheet
 from gvr_lightning.report.style import Look, looks
-from gvr_lightning.report.tables import cost_table, differences_table, left_out_table, metrics_table, result_table
+from gvr_lightning.report.tables import (
+    Record,
+    compared_groups,
+    cost_table,
+    differences_table,
+    further_metrics,
+    group_record,
+    left_out_table,
+    metrics_table,
+    result_table,
+    run_records,
+    write_csv,
+)
 from gvr_lightning.report.words import METHOD, count, found, outcome
 
 
@@ -55,8 +65,8 @@ def write_report(settings: Settings) -> str:
     )
     (settings.out / "report.html").write_text(html(page), encoding="utf-8")
     (settings.out / "report.md").write_text(markdown(page), encoding="utf-8")
-    write_sheet(settings.out / "table.csv", records)
-    write_sheet(settings.out / "runs.csv", run_records(runs, comparisons))
+    write_csv(settings.out / "table.csv", records)
+    write_csv(settings.out / "runs.csv", run_records(runs, comparisons))
     return "\n".join([*opening, str(settings.out / "report.html")])
 
 
@@ -68,7 +78,7 @@ def _part(
     for i, setting in enumerate(comparison.settings):
         prefix = f"{task}-{i + 1}" if several else task
         sections.append(_section(comparison, setting, styles, published, folder, prefix))
-        records += [group_record(comparison, setting.label, row) for row in rows_of(setting, comparison.metric)]
+        records += [group_record(comparison, setting.label, row) for row in compared_groups(setting, comparison.metric)]
     heading = f"{comparison.task}: {comparison.metric.words}, {count(len(comparison.runs), 'run')}"
     part = Part(heading, common(comparison), sections, differences_table(comparison), commands(comparison.runs))
     return part, records
@@ -82,7 +92,7 @@ def _section(
     folder: Path,
     prefix: str,
 ) -> Section:
-    metric, rows = comparison.metric, rows_of(setting, comparison.metric)
+    metric, rows = comparison.metric, compared_groups(setting, comparison.metric)
     tables = [result_table(rows, metric), cost_table(rows), metrics_table(setting, further_metrics(comparison))]
     figures = draw_setting(comparison.task, metric, setting, rows, styles, published, folder, prefix)
     samples = draw_samples(setting.groups, folder, prefix)
