@@ -18,17 +18,13 @@ from matplotlib.figure import Figure as Drawing
 from PIL import Image
 
 from gvr_lightning.recording.curves import draw_curves
-from gvr_lightning.report.curves import Band, bands
-from gvr_lightning.report.dots import draw_differences, draw_final
-from gvr_lightning.report.figures import draw_setting
+from gvr_lightning.report.curves import Band, bands, draw_bands
+from gvr_lightning.report.figures import Figure, draw_differences, draw_final, draw_samples, looks
 from gvr_lightning.report.groups import Comparison, Group, Setting, compare, set_baselines
-from gvr_lightning.report.lines import draw_lines
 from gvr_lightning.report.metrics import Metric, number, p_value
-from gvr_lightning.report.pictures import draw_samples
 from gvr_lightning.report.published import Published
 from gvr_lightning.report.runs import Run, find_runs
 from gvr_lightning.report.statistics import Sample
-from gvr_lightning.report.style import Figure, looks
 from gvr_lightning.report.tables import (
     ComparedGroup,
     Table,
@@ -44,6 +40,7 @@ from gvr_lightning.report.tables import (
     run_records,
 )
 from gvr_lightning.report.words import found, outcome
+from gvr_lightning.report.write import draw_setting
 
 GREY, BLUE, RED = "#4d4d4d", "#0072b2", "#d55e00"
 ACCURACIES = {"none": [0.5, 0.6, 0.7], "gvr": [0.65, 0.76, 0.84], "agr": [0.4, 0.7, 0.7]}
@@ -467,7 +464,7 @@ def test_curves_are_drawn_in_percent_with_their_bands_and_dashed_published_ones(
     curves = [Band("none", x, mean, mean - 0.1, mean + 0.2), Band("gvr", x, mean + 0.1)]
     published = [Published("Paper", "test/acc", (1, 50), (0.25, 0.75)), Published("Other", "test/acc", (2,), (0.5,))]
     styles = looks(["none", "gvr"])
-    figure = draw_lines(curves, "epoch", Metric("val/acc"), styles, tmp_path / "a.png", published)
+    figure = draw_bands(curves, "epoch", Metric("val/acc"), styles, tmp_path / "a.png", published)
     axes, lines = look_up(drawn[0])
     assert list(lines) == ["none", "gvr", "published, Paper", "published, Other"]
     assert [list(line.get_xdata()) for line in lines.values()] == [[1, 2, 3], [1, 2, 3], [1, 50], [2]]
@@ -497,7 +494,7 @@ def test_curves_are_drawn_in_percent_with_their_bands_and_dashed_published_ones(
 )
 def test_the_axis_and_the_caption_of_single_runs(x: str, label: str, tmp_path: Path, drawn: list[Drawing]) -> None:
     band = Band("a", np.array([0.0, 20_000.0]), np.array([2.0, 4.0]))
-    figure = draw_lines([band], x, Metric("train/penalty"), looks(["a"]), tmp_path / "a.png")
+    figure = draw_bands([band], x, Metric("train/penalty"), looks(["a"]), tmp_path / "a.png")
     axes, lines = look_up(drawn[0])
     assert (axes.get_xlabel(), axes.get_ylabel()) == (label, "penalty")
     assert list(lines["a"].get_ydata()) == [2.0, 4.0] and not axes.collections
@@ -526,7 +523,7 @@ def test_the_frame_holds_what_there_is_to_see(
     name: str, values: list[float], scale: str, limits: tuple[float, float], tmp_path: Path, drawn: list[Drawing]
 ) -> None:
     band = Band("a", np.arange(len(values)) + 1.0, np.array(values))
-    draw_lines([band], "epoch", Metric(name), looks(["a"]), tmp_path / "a.png")
+    draw_bands([band], "epoch", Metric(name), looks(["a"]), tmp_path / "a.png")
     axes, _ = look_up(drawn[0])
     assert axes.get_yscale() == scale and axes.get_ylim() == pytest.approx(limits)
 
@@ -536,7 +533,7 @@ def test_a_band_that_reaches_below_zero_stays_on_the_page_and_one_of_negative_va
 ) -> None:
     x, mean = np.array([1.0, 2.0]), np.array([1.0, -1.0])
     band = Band("a", x, mean, mean - 2, mean + 0.5)
-    draw_lines([band], "epoch", Metric("train/penalty"), looks(["a"]), tmp_path / "a.png")
+    draw_bands([band], "epoch", Metric("train/penalty"), looks(["a"]), tmp_path / "a.png")
     axes, _ = look_up(drawn[0])
     low, high = edges(axes.collections[0])
     assert low == pytest.approx({1: 0.001, 2: -3}) and high == pytest.approx({1: 1.5, 2: -0.5})
@@ -544,7 +541,7 @@ def test_a_band_that_reaches_below_zero_stays_on_the_page_and_one_of_negative_va
 
 def test_marks_are_spread_over_a_curve_and_shifted_from_method_to_method(tmp_path: Path, drawn: list[Drawing]) -> None:
     curves = [Band(label, np.arange(60.0), np.zeros(60)) for label in "abc"] + [Band("d", np.arange(3.0), np.zeros(3))]
-    draw_lines(curves, "epoch", Metric("fid"), looks(list("abcd")), tmp_path / "a.png")
+    draw_bands(curves, "epoch", Metric("fid"), looks(list("abcd")), tmp_path / "a.png")
     _, lines = look_up(drawn[0])
     assert [lines[label].get_markevery() for label in "abcd"] == [(0, 10), (1, 10), (2, 10), (0, 1)]
 
@@ -644,7 +641,7 @@ def test_a_look_is_a_label_s_own_everywhere_and_pairs_repeat_late() -> None:
     labels = [str(i) for i in range(40)]
     found = looks([*labels, "0", "39"])
     assert list(found) == labels and found["0"].colour == GREY
-    assert [look.place for look in found.values()] == list(range(40))
+    assert [look.index for look in found.values()] == list(range(40))
     assert len({(look.colour, look.marker) for look in found.values()}) == 40
     assert len({look.colour for look in list(found.values())[:10]}) == 10
 
@@ -654,7 +651,7 @@ def test_a_figure_is_a_small_picture_of_the_size_that_the_page_is_told(tmp_path:
     long = [Band(" ".join(["word"] * 12), band.x, band.mean), band, Band("c", band.x, band.mean)]
     styles = looks([one.label for one in long])
     short, tall = (
-        draw_lines(some, "epoch", Metric("fid"), styles, tmp_path / f"{len(some)}.png") for some in (long[1:2], long)
+        draw_bands(some, "epoch", Metric("fid"), styles, tmp_path / f"{len(some)}.png") for some in (long[1:2], long)
     )
     for figure in (short, tall):
         with Image.open(figure.file) as picture:

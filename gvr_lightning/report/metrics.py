@@ -63,6 +63,11 @@ class Metric:
         return WORDS.get(self.name, self.name)
 
     @property
+    def capitalized(self) -> str:
+        """Its name at the beginning of a sentence."""
+        return f"{self.words[0].upper()}{self.words[1:]}"
+
+    @property
     def unit(self) -> str:
         """What stands behind its name in a heading."""
         return " (%)" if self.percent else ""

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from gvr_lightning.report.style import Figure, Look
+from gvr_lightning.report.figures import Figure, Look
 from gvr_lightning.report.tables import Cell, Table
 
 MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|])")  # what Markdown would read as a mark

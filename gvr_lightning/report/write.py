@@ -7,16 +7,17 @@ from pathlib import Path
 
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.errors import UserError
-from gvr_lightning.report.figures import draw_setting
+from gvr_lightning.report.curves import draw_logged_curves
+from gvr_lightning.report.figures import Figure, Look, draw_differences, draw_final, draw_samples, looks
 from gvr_lightning.report.groups import Comparison, Setting, compare, set_baselines
+from gvr_lightning.report.metrics import Metric
 from gvr_lightning.report.page import Page, Part, Section, html, markdown
-from gvr_lightning.report.pictures import draw_samples
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
 from gvr_lightning.report.published import Published, not_drawn, read_published
-from gvr_lightning.report.runs import Run, find_runs
+from gvr_lightning.report.runs import FINISHED, Run, find_runs
 from gvr_lightning.report.settings import Settings
-from gvr_lightning.report.style import Look, looks
 from gvr_lightning.report.tables import (
+    ComparedGroup,
     Record,
     compared_groups,
     cost_table,
@@ -70,6 +71,23 @@ def write_report(settings: Settings) -> str:
     return "\n".join([*opening, str(settings.out / "report.html")])
 
 
+def draw_setting(
+    task: str,
+    metric: Metric,
+    setting: Setting,
+    compared: Sequence[ComparedGroup],
+    styles: dict[str, Look],
+    published: Sequence[Published],
+    folder: Path,
+    prefix: str,
+) -> list[Figure]:
+    """All figures of a setting that there are values for, as PNG in ``folder``."""
+    final = draw_final(compared, metric, styles, folder / f"{prefix}_final.png")
+    differences = draw_differences(compared, metric, styles, folder / f"{prefix}_differences.png")
+    curves = draw_logged_curves(task, metric, setting.groups, styles, published, folder, prefix)
+    return [final, *([differences] if differences else []), *curves]
+
+
 def _part(
     comparison: Comparison, styles: dict[str, Look], published: Sequence[Published], folder: Path
 ) -> tuple[Part, list[Record]]:
@@ -77,8 +95,9 @@ def _part(
     task, several = re.sub(r"\W+", "-", comparison.task), len(comparison.settings) > 1  # a part of files' names
     for i, setting in enumerate(comparison.settings):
         prefix = f"{task}-{i + 1}" if several else task
-        sections.append(_section(comparison, setting, styles, published, folder, prefix))
-        records += [group_record(comparison, setting.label, row) for row in compared_groups(setting, comparison.metric)]
+        compared = compared_groups(setting, comparison.metric)
+        sections.append(_section(comparison, setting, compared, styles, published, folder, prefix))
+        records += [group_record(comparison, setting.label, one) for one in compared]
     heading = f"{comparison.task}: {comparison.metric.words}, {count(len(comparison.runs), 'run')}"
     part = Part(heading, common(comparison), sections, differences_table(comparison), commands(comparison.runs))
     return part, records
@@ -87,22 +106,23 @@ def _part(
 def _section(
     comparison: Comparison,
     setting: Setting,
+    compared: Sequence[ComparedGroup],
     styles: dict[str, Look],
     published: Sequence[Published],
     folder: Path,
     prefix: str,
 ) -> Section:
-    metric, rows = comparison.metric, compared_groups(setting, comparison.metric)
-    tables = [result_table(rows, metric), cost_table(rows), metrics_table(setting, further_metrics(comparison))]
-    figures = draw_setting(comparison.task, metric, setting, rows, styles, published, folder, prefix)
+    metric = comparison.metric
+    tables = [result_table(compared, metric), cost_table(compared), metrics_table(setting, further_metrics(comparison))]
+    figures = draw_setting(comparison.task, metric, setting, compared, styles, published, folder, prefix)
     samples = draw_samples(setting.groups, folder, prefix)
-    return Section(setting.label, outcome(setting, rows, metric), tables, figures, samples)
+    return Section(setting.label, outcome(setting, compared, metric), tables, figures, samples)
 
 
 def _nothing(runs: Sequence[Run], settings: Settings) -> str:
     """Why there is nothing to average."""
     names = dict.fromkeys(name for run in runs for name in run.metrics)
-    finished = [run for run in runs if run.status == "finished"]
+    finished = [run for run in runs if run.status == FINISHED]
     if finished and settings.metric is not None and settings.metric not in names:
         return f"metric={settings.metric}: no finished run has it; {suggest(settings.metric, names)}"
     reasons = "; ".join(f"{run.name}: {run.status}: {run.reason}" for run in runs[:3])
