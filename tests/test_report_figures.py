@@ -22,6 +22,7 @@ from gvr_lightning.report.curves import Band, bands, draw_bands
 from gvr_lightning.report.figures import Figure, draw_differences, draw_final, draw_samples, looks
 from gvr_lightning.report.groups import Comparison, Group, Setting, compare, set_baselines
 from gvr_lightning.report.metrics import Metric, number, p_value
+from gvr_lightning.report.page import outcome, runs_found
 from gvr_lightning.report.published import Published
 from gvr_lightning.report.runs import Run, find_runs
 from gvr_lightning.report.statistics import Sample
@@ -39,7 +40,6 @@ from gvr_lightning.report.tables import (
     result_table,
     run_records,
 )
-from gvr_lightning.report.words import found, outcome
 from gvr_lightning.report.write import draw_setting
 
 GREY, BLUE, RED = "#4d4d4d", "#0072b2", "#d55e00"
@@ -323,14 +323,14 @@ def test_the_opening_counts_runs_configurations_and_settings(tmp_path: Path) -> 
             fake_run(tmp_path / f"{method}{size}", method, batch_size=size)
     runs = find_runs([tmp_path])
     text = "4 runs found, 4 averaged in 4 configurations and 2 settings."
-    assert found(runs, compare(runs, None)) == text
+    assert runs_found(runs, compare(runs, None)) == text
     fake_run(tmp_path / "nan", metrics={"test/acc": math.nan}, batch_size=16, seed=1)
     runs = find_runs([tmp_path])
-    assert found(runs, compare(runs, None)) == (
+    assert runs_found(runs, compare(runs, None)) == (
         text.replace("4 runs", "5 runs") + " 1 is not averaged, and listed below with the reason."
     )
     one = find_runs([tmp_path / "gvr16"])
-    assert found(one, compare(one, None)) == "1 run found, 1 averaged in 1 configuration."
+    assert runs_found(one, compare(one, None)) == "1 run found, 1 averaged in 1 configuration."
 
 
 def test_the_outcome_names_the_best_and_the_differences_that_stand_out(tmp_path: Path) -> None:

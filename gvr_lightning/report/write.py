@@ -11,7 +11,7 @@ from gvr_lightning.report.curves import draw_logged_curves
 from gvr_lightning.report.figures import Figure, Look, draw_differences, draw_final, draw_samples, looks
 from gvr_lightning.report.groups import Comparison, Setting, compare, set_baselines
 from gvr_lightning.report.metrics import Metric
-from gvr_lightning.report.page import Page, Part, Section, html, markdown
+from gvr_lightning.report.page import METHOD, Page, Part, Section, count, html, markdown, outcome, runs_found
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
 from gvr_lightning.report.published import Published, not_drawn, read_published
 from gvr_lightning.report.runs import FINISHED, Run, find_runs
@@ -30,7 +30,6 @@ from gvr_lightning.report.tables import (
     run_records,
     write_csv,
 )
-from gvr_lightning.report.words import METHOD, count, found, outcome
 
 
 def write_report(settings: Settings) -> str:
@@ -50,7 +49,7 @@ def write_report(settings: Settings) -> str:
     set_baselines(comparisons, settings.baseline)
     settings.out.mkdir(parents=True, exist_ok=True)
     labels = [group.label for c in comparisons for setting in c.settings for group in setting.groups]
-    styles, records, opening = looks(labels), [], [found(runs, comparisons)]
+    styles, records, opening = looks(labels), [], [runs_found(runs, comparisons)]
     parts = []
     for comparison in comparisons:
         part, lines = _part(comparison, styles, published, settings.out)
