@@ -15,7 +15,7 @@ from gvr_lightning.config import folder
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder, group_options
 from gvr_lightning.config.help import WIDTH, help_page
-from gvr_lightning.config.rules import RULES
+from gvr_lightning.config.schema import rule_of
 from gvr_lightning.config.signatures import _of_object, locate
 from gvr_lightning.config.source_code import from_source
 from gvr_lightning.errors import UserError
@@ -184,7 +184,7 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("data.transform={size:3}", ["data.transform={size: 3}", "_target_"]),
     ("data=cifar10 data.mean=[0.5]", ["data.mean=[0.5]", "3 entries"]),
     ("data=image_folder data.root=2024", ["data.root=2024", "quote"]),
-    ("data=image_folder data.root=x data.channels=2", ["data.channels=2", "1 (grey) or 3 (colour)"]),
+    ("data=image_folder data.root=x data.channels=2", ["data.channels=2", "1 or 3"]),
     ("model=resnet20 model.widths=[16,0]", ["model.widths=[16, 0]"]),
     ("regularizer=gvr regularizer.penalty.layers=foo", ["regularizer.penalty.layers=foo", "head, last_stage, all"]),
     ("regularizer=gvr regularizer.penalty.subset=0", ["regularizer.penalty.subset=0"]),
@@ -452,7 +452,7 @@ def test_every_null_and_every_missing_value_has_a_rule() -> None:
         text = path.read_text(encoding="utf-8")
         prefix = "" if text.startswith("# @package _global_") else f"{path.parent.name}."
         for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path))):
-            assert value not in (None, "???") or prefix + key in RULES, prefix + key
+            assert value not in (None, "???") or rule_of(prefix + key) is not None, prefix + key
 
 
 def leaves(tree: Any, prefix: str = "") -> list[tuple[str, Any]]:
@@ -507,13 +507,13 @@ def test_the_help_page_shows_every_group_option_and_key() -> None:
     assert "\n  seed=0                        initialisation, order" in page
     rows = {" ".join(line.split()) for line in page.splitlines()}
     for row in (
-        "name=<data>-<regularizer> the run's folder and the loggers' label",
-        "seed=0 initialisation, order, augmentation, subsets",
-        "epochs=30",
-        "batch_size=128 samples an update, of all processes together",
-        "lr=0.02 the optimizer groups set their own default",
-        "alpha=0.01 weight of the regularizer's penalty",
-        "test_on=last the checkpoint that is tested: last, or best (on validation)",
+        "name=<data>-<regularizer> the run's folder and the loggers' label (text)",
+        "seed=0 initialisation, order, augmentation, subsets, dropout, diffusion",
+        "epochs=30 passes over the training images (whole number >= 1)",
+        "batch_size=128 samples an update, of all processes together (whole number >= 1)",
+        "lr=0.02 learning rate (number > 0)",
+        "alpha=0.01 weight of the regularizer's penalty (number >= 0)",
+        "test_on=last the checkpoint that is tested: last, or best on validation (one of",
         "*digits scikit-learn's bundled handwritten digits: 1,797 grey images of 8x8 pixels",
         "gvr_split GVR at the cost of plain training: each view is a random half of the batch",
         "gvr_cifar100 CIFAR-100, ResNet-18, 200 epochs: the published GVR row",

@@ -11,7 +11,7 @@ from hydra.errors import MissingConfigException
 from gvr_lightning.config.folder import first_comment
 from gvr_lightning.config.lookup import config_hash, get, kind
 from gvr_lightning.config.overrides import choices, combinations, parse
-from gvr_lightning.config.rules import is_number
+from gvr_lightning.config.ranges import is_number
 from gvr_lightning.config.signatures import signature
 from gvr_lightning.config.sweep import expand, unfinished
 from gvr_lightning.config.values import resolve

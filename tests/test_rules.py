@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.ranges import read_range
 from gvr_lightning.config.relations import RELATIONS
-from gvr_lightning.config.rules import RULES
+from gvr_lightning.config.schema import ADDED, rule_of, schema
 from gvr_lightning.config.values import resolve
 from gvr_lightning.errors import UserError
 
@@ -60,6 +61,8 @@ TEXT = Row("text (quote what looks like a number: \"'123'\")", ("", "3", "null")
 NODE = Row("settings with a _target_", ("{size:3}",), ())
 SETTINGS = Row("settings {key: value}", ("3", "abc", "[a]", "null"), ("{a:b}",))
 
+HALVES = ("per_sample", "shared", "split")
+
 # options of the command line -> key -> what it must be
 RULED: dict[str, dict[str, Row]] = {
     "": {
@@ -106,7 +109,7 @@ RULED: dict[str, dict[str, Row]] = {
         ),
         "trainer.num_nodes": whole(1),
         "trainer.strategy": Row(
-            "settings with a _target_ or auto (choose trainer=ddp or trainer=fsdp)",
+            "settings with a _target_ or one of auto",
             ("ddp", "{a:1}", "null", "1"),
             ("auto",),
         ),
@@ -134,7 +137,7 @@ RULED: dict[str, dict[str, Row]] = {
     "data=image_folder data.root=x model=wide_resnet regularizer=gvr optimizer=rmsprop scheduler=warmup": {
         "data.root": TEXT,
         "data.image_size": whole(1).or_null(),
-        "data.channels": Row("1 (grey) or 3 (colour)", ("0", "2", "4", "1.0", "true", "null", "rgb"), ("1", "3")),
+        "data.channels": Row("1 or 3", ("0", "2", "4", "1.0", "true", "null", "rgb"), ("1", "3")),
         "data.cache_dir": TEXT.or_null(),
         "data.workers": whole(1).or_null(),
         "model.depth": Row("a whole number >= 10", ("4", "9", "10.0", "true", "abc", "null"), ("10", "40", "1000")),
@@ -147,8 +150,16 @@ RULED: dict[str, dict[str, Row]] = {
             ("head", "last_stage", "all", "[head.*]"),
         ),
         "regularizer.penalty.subset": whole(1).or_null(),
+        **{f"regularizer.penalty.{name}": Row(FLAG.words, FLAG.refused, ("false",)) for name in HALVES},
         "optimizer.alpha": BELOW_ONE,
         "scheduler.warmup_steps": whole(1),
+        "scheduler.cosine": FLAG,
+        # these repeat others
+        "data.source.root": TEXT,
+        "data.source.image_size": whole(1).or_null(),
+        "data.source.channels": Row("1 or 3", ("0", "2", "null"), ("1", "3")),
+        "data.source.cache_dir": TEXT.or_null(),
+        "data.source.workers": whole(1).or_null(),
     },
     "label_noise=asymmetric logger=wandb model=timm optimizer=adam regularizer=sam scheduler=onecycle": {
         "label_noise.rate": SHARE,
@@ -173,6 +184,13 @@ RULED: dict[str, dict[str, Row]] = {
         "regularizer.wrap.adaptive": FLAG,
         "scheduler.warmup_fraction": SHARE,
     },
+    "data=cifar10 optimizer=acprop trainer=ddp": {
+        "data.download": FLAG,
+        "data.source.download": FLAG,
+        **{f"optimizer.{name}": FLAG for name in ("decoupled", "degenerate_to_sgd", "momentum_update", "rectify")},
+        "trainer.strategy.find_unused_parameters": FLAG,
+    },
+    "optimizer=adan": {"optimizer.no_prox": FLAG},
     "regularizer=label_smoothing": {"regularizer.penalty.smoothing": BELOW_ONE},
     "model.groups=1": {"model.width": whole(1)},
     f"model.width={LARGEST}": {"model.groups": Row("a whole number >= 1", whole(1).refused, ("1", str(LARGEST)))},
@@ -242,8 +260,22 @@ def test_a_group_that_is_brought_needs_a_target(group: str) -> None:
     assert said.startswith(f"{group}={{") and said.endswith("must be settings with a _target_ or null")
 
 
+def test_every_key_says_in_one_place_what_it_may_be() -> None:
+    for key in schema().values():
+        assert bool(key.range and (key.help or key.path in ADDED)) != bool(key.repeats), key
+        assert key.rule is None or key.rule.words
+    assert rule_of("optimizer.lr") == rule_of("lr") and rule_of("no.such.key") is None
+
+
+@pytest.mark.parametrize("words", ["whole", "whole number >= -1", "number > 1", "nul", "list of", "a, b", ""])
+def test_words_that_are_no_range_are_told(words: str) -> None:
+    with pytest.raises(ValueError, match="is no range of values"):
+        read_range(words)
+
+
 def test_every_rule_has_a_row() -> None:
-    assert RULES.keys() - BROUGHT.keys() <= {key.lstrip("+") for _, key, _ in ROWS}
+    ruled = {path for path in schema() if rule_of(path) is not None}
+    assert ruled - BROUGHT.keys() <= {key.lstrip("+") for _, key, _ in ROWS}
 
 
 # relation -> lines that it refuses, what it says of each, and near ones that pass, where no option alone is one

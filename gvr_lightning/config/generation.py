@@ -3,7 +3,7 @@
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.folder import chosen_by
 from gvr_lightning.config.lookup import Config, get
-from gvr_lightning.config.rules import is_number
+from gvr_lightning.config.ranges import is_number
 from gvr_lightning.config.wording import show
 
 

@@ -4,6 +4,7 @@ import re
 import textwrap
 
 from gvr_lightning.config.folder import conf_folder, first_comment, group_options
+from gvr_lightning.config.schema import schema
 
 WIDTH = 100
 INTRO = """\
@@ -42,7 +43,7 @@ def help_page() -> str:
     """The page of ``--help``, plain text in at most 100 columns."""
     config = (conf_folder() / "config.yaml").read_text(encoding="utf-8")
     groups = "Groups and their options (* is the default)\n" + _groups(config)
-    return "\n\n".join([INTRO, groups, "Keys and their defaults\n" + _keys(config), OUTRO])
+    return "\n\n".join([INTRO, groups, "Keys and their defaults\n" + _keys(), OUTRO])
 
 
 def _groups(config: str) -> str:
@@ -60,12 +61,13 @@ def _groups(config: str) -> str:
     return "\n".join(lines)
 
 
-def _keys(config: str) -> str:
-    """The top-level values, one a line, with their comments."""
+def _keys() -> str:
+    """The keys of the run itself, one a line."""
     rows = []
-    for key, value, comment in re.findall(r"^(\w+): +(.*?) *(?:# *(.*))?$", config, re.MULTILINE):
-        value = re.sub(r"\$\{hydra:runtime\.choices\.(\w+)\}", r"<\1>", value)
-        rows.append(_row(f"  {key}={value}", comment, 32))
+    for key in schema().values():
+        if "config" in key.defaults and key.path not in group_options():
+            value = re.sub(r"\$\{hydra:runtime\.choices\.(\w+)\}", r"<\1>", key.defaults["config"])
+            rows.append(_row(f"  {key.path}={value}", f"{key.help} ({key.range})", 32))
     return "\n".join(rows)
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.overrides import parse
-from gvr_lightning.config.rules import FLAG, NULL, TEXT, Rule, one_of, whole
+from gvr_lightning.config.ranges import FLAG, NULL, TEXT, Rule, one_of, whole
 from gvr_lightning.config.wording import show, suggest
 from gvr_lightning.errors import UserError
 

@@ -1,11 +1,12 @@
-"""Whether values are what they must be: by the table of rules, or as the default is where that is silent."""
+"""Whether values are what they must be: by the ranges in conf/, or as the default is where that is silent."""
 
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
-from gvr_lightning.config.rules import ANYTHING, FLAG, NODE, NUMBER, RULES, SETTINGS, TEXT, WHOLE, Rule, list_of
+from gvr_lightning.config.ranges import ANYTHING, FLAG, NODE, NUMBER, SETTINGS, TEXT, WHOLE, Rule, list_of
+from gvr_lightning.config.schema import rule_of
 from gvr_lightning.config.wording import one_line, show
 from gvr_lightning.errors import UserError
 
@@ -26,7 +27,7 @@ def check_values(default: Any, value: Any, raw: Any, path: str = "") -> None:
     Raises:
         UserError: for the first value that is not what it must be.
     """
-    rule = RULES.get(path) or _like(default)
+    rule = rule_of(path) or _like(default)
     if (isinstance(default, dict) or not is_open(value)) and not rule.holds(value):
         written = f"{path}={show(raw)}" + (f", that is {show(value)}" if show(raw) != show(value) else "")
         raise UserError(f"{written}: must be {rule.words}")
