@@ -7,16 +7,20 @@ from typing import Any
 
 import pytest
 from hydra.errors import MissingConfigException
+from runs import tiny_run
 
+from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.folder import first_comment
 from gvr_lightning.config.lookup import config_hash, get, kind
 from gvr_lightning.config.overrides import choices, combinations, parse
 from gvr_lightning.config.ranges import is_number
-from gvr_lightning.config.signatures import signature
+from gvr_lightning.config.signatures import locate, signature
 from gvr_lightning.config.sweep import expand, unfinished
+from gvr_lightning.config.targets import GIVEN
 from gvr_lightning.config.values import resolve
 from gvr_lightning.config.wording import nearest, one_line, show, suggest
 from gvr_lightning.errors import UserError
+from gvr_lightning.instantiate import make
 
 
 def values(text: str, *options: str) -> list[Any]:
@@ -193,3 +197,76 @@ def test_jobs_that_did_not_finish_are_listed(tmp_path: Path) -> None:
         (tmp_path / "4" / "inner", "failed"),
         (tmp_path / "5", "ended without a summary"),
     ]
+
+
+# --- what classes declare
+
+
+OWN_PENALTIES = """
+from gvr_lightning import GradientVariance, Penalty
+
+
+class Three(Penalty):
+    fewest = most = 3
+    needs_classes, double_backward = True, True
+
+
+class Halves(GradientVariance):
+    varies = {("split", True): {"fewest": 1, "most": 1}, ("layers", "all"): {"double_backward": "all"}}
+
+
+def made(alpha: float = 1.0) -> Three:
+    raise RuntimeError("nothing is run")
+
+
+raise RuntimeError("nothing is imported")
+"""
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        ({"_target_": "own_penalties.Three"}, (3, 3, True, True)),
+        ({"_target_": "own_penalties.made"}, (3, 3, True, True)),
+        ({"_target_": "own_penalties.Halves", "split": False}, (2, 10**9, False, True)),
+        ({"_target_": "own_penalties.Halves", "split": True, "layers": "all"}, (1, 1, False, "all")),
+        ({"_target_": "gvr_lightning.methods.gvr.penalty.GradientVariance"}, (2, 10**9, False, False)),
+        ({"_target_": "gvr_lightning.GradientVariance", "layers": ["a"]}, (2, 10**9, False, True)),
+        ({"_target_": "gvr_lightning.methods.penalty.NoPenalty"}, (1, 10**9, False, False)),
+        ({"_target_": "no.such.thing"}, (None,) * 4),
+        ({"_target_": 3}, (None,) * 4),
+        (None, (None,) * 4),
+    ],
+)
+def test_what_a_class_declares_is_read_without_importing_it(
+    node: Any, expected: tuple[Any, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_penalties.py").write_text(OWN_PENALTIES)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ("fewest", "most", "needs_classes", "double_backward")
+    assert tuple(declared(node, name) for name in names) == expected
+    assert declared(node, "no_such_name", "otherwise") == "otherwise"
+
+
+def test_what_is_read_is_what_the_classes_have() -> None:
+    for name in ("GradientVariance", "PublishedGradientVariance"):
+        target = f"gvr_lightning.methods.gvr.penalty.{name}"
+        penalty = locate(target)()
+        for key in ("fewest", "most", "needs_classes", "double_backward", "adds_nothing"):
+            assert declared({"_target_": target}, key) == getattr(penalty, key), key
+
+
+def test_what_the_run_passes_itself_is_what_may_not_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    passed: dict[str, set[str]] = {}
+
+    def spy(node: Any, key: str, **arguments: Any) -> Any:
+        passed.setdefault(key, set()).update(arguments)
+        return make(node, key, **arguments)
+
+    for module in ("build", "trainer"):
+        monkeypatch.setattr(f"gvr_lightning.app.{module}.make", spy)
+    tiny_run(tmp_path, "regularizer=gvr")
+    given = {key: names for key, names in passed.items() if names}
+    assert given.keys() == {"model", "task", "trainer"}
+    assert given["model"] == GIVEN["model"].keys() and given["task"] == GIVEN["task"].keys()
+    assert given["trainer"] <= GIVEN["trainer"].keys() | {"strategy"}  # trainer.strategy is a setting

@@ -34,7 +34,7 @@ from gvr_lightning.app.train import main
 from gvr_lightning.app.trainer import backend, build_trainer, processes_wanted
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.data.batch import my_part
+from gvr_lightning.data.batch import rows_here
 from gvr_lightning.distributed.batch import Shard, gather_rows
 from gvr_lightning.distributed.batch import balanced_shard as shard
 from gvr_lightning.distributed.batch import equal_shard as even_shard
@@ -303,7 +303,7 @@ def test_synchronised_networks_are_the_same_in_one_process(name: str) -> None:
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_every_row_is_somewhere_once(rows: int, micro: int, processes: int) -> None:
     index = torch.randperm(rows)
-    parts = [my_part(index, micro, rank, processes) for rank in range(processes)]
+    parts = [rows_here(index, micro, rank, processes) for rank in range(processes)]
     assert torch.cat([mine for mine, _ in parts]).sort().values.tolist() == list(range(rows))
     for shards in zip(*(s for _, s in parts), strict=True):
         assert sum(s.row_count.weight for s in shards) == pytest.approx(processes)

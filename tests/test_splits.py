@@ -19,7 +19,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gvr_lightning.data.augmentation import Augmentation, PerImage
-from gvr_lightning.data.batch import Batch, my_part
+from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, content_hash, divide, held_out
 from gvr_lightning.data.label_noise import PairFlip, Symmetric
@@ -508,10 +508,10 @@ def test_evaluation_draws_the_same_whatever_the_seed_and_epoch() -> None:
 @pytest.mark.parametrize("rank", [0, 1, 2])
 def test_micro_batches_hold_the_same_rows_of_everything(rank: int) -> None:
     index = torch.arange(100, 111)
-    mine, shards = my_part(index, 3, rank, 3)  # micro-batches of 4, 4 and 3 rows, of which 2 or 1, and 1, are here
+    mine, shards = rows_here(index, 3, rank, 3)  # micro-batches of 4, 4 and 3 rows, of which 2 or 1, and 1, are here
     rows = [[100, 101, 104, 105, 108], [102, 106, 109], [103, 107, 110]][rank]
     counts = [(2, 2, 1), (1, 1, 1), (1, 1, 1)][rank]
-    assert mine.tolist() == rows and [s.share.rows for s in shards] == list(counts)
+    assert mine.tolist() == rows and [s.row_count.rows for s in shards] == list(counts)
     views = [mine.view(-1, 1, 1, 1).float() + 0.5 * v for v in range(2)]
     keys = torch.stack([index + 0.25, index + 0.75])
     parts = Batch(views, mine % 7, mine, keys, shards, mine % 5).divided()
@@ -528,7 +528,7 @@ def test_micro_batches_hold_the_same_rows_of_everything(rank: int) -> None:
 
 def test_a_batch_without_keys_or_noise_is_divided_too() -> None:
     index = torch.arange(5)
-    _, shards = my_part(index, 2, 0, 1)
+    _, shards = rows_here(index, 2, 0, 1)
     parts = Batch([index], index, index, None, shards, None).divided()
     assert [p.samples.tolist() for p in parts] == [[0, 1, 2], [3, 4]]
     assert all(p.keys is None and p.true is None for p in parts)
@@ -569,7 +569,7 @@ def test_a_subset_is_drawn_from_the_rows_of_all_processes() -> None:
         assert torch.equal(batch.samples, index[rows]) and torch.equal(batch.target, whole.target[rows])
         assert all(torch.equal(a, b[rows]) for a, b in zip(batch.views, whole.views, strict=True))
         assert batch.keys is not None and whole.keys is not None and torch.equal(batch.keys, whole.keys)
-        assert batch.total == 10 and batch.shards[0].share.rows == len(batch.samples)
+        assert batch.total == 10 and batch.shards[0].row_count.rows == len(batch.samples)
 
 
 def test_processes_share_out_an_evaluation() -> None:

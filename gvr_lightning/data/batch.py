@@ -41,7 +41,7 @@ class Batch(NamedTuple):
         return parts
 
 
-def my_part(index: Tensor, micro_batches: int, rank: int, processes: int) -> tuple[Tensor, tuple[Shard, ...]]:
+def rows_here(index: Tensor, micro_batches: int, rank: int, processes: int) -> tuple[Tensor, tuple[Shard, ...]]:
     """Of a global batch's sample numbers (B,) those of one process.
 
     The batch is divided into micro-batches first and each of these among the processes, so that a micro-batch is the

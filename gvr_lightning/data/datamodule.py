@@ -12,7 +12,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from gvr_lightning.data.augmentation import normalise
-from gvr_lightning.data.batch import Batch, my_part
+from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.data.label_noise import LabelNoise, mislabelled
@@ -120,11 +120,11 @@ class ViewsDataModule(LightningDataModule):
         """Sample numbers (B,) of a global batch, on the training device, to this process's part of it."""
         if self._trainer.training:
             return self._train_batch(batch, self._trainer.current_epoch, self._trainer.lightning_module.accumulate)
-        mine, _ = my_part(batch, 1, *rank_and_size())
+        mine, _ = rows_here(batch, 1, *rank_and_size())
         return self._eval_batch(mine, self._splits.test if self._trainer.testing else self._splits.train)
 
     def _train_batch(self, index: Tensor, epoch: int, micro_batches: int = 1) -> Batch:
-        mine, shards = my_part(index, micro_batches, *rank_and_size())
+        mine, shards = rows_here(index, micro_batches, *rank_and_size())
         views, target = self._augmented(mine, epoch)
         # of all rows on every process: a subset is drawn from the global batch without a word between them
         subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)

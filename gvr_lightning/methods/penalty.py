@@ -12,7 +12,6 @@ from gvr_lightning.methods.passes import Criterion, Input, Through, whole
 from gvr_lightning.methods.view import GlobalBatch, View
 
 Target = Tensor | Sequence[Tensor]  # of all views, or one for each
-ANY = 10**9  # views: as many as there are
 
 
 @dataclass
@@ -63,7 +62,7 @@ class Penalty(ABC):
     """
 
     fewest: int = 1  # views that it takes
-    most: int = ANY
+    most: int = 1_000_000_000  # as many as there are
     with_one_view: str = ""  # the option of the regularizers that does likewise with one
     needs_classes: bool = False  # whether logits have to be those of classes
     adds_nothing: bool = False  # whether it is no regularizer, and so a baseline for those that are
