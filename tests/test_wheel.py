@@ -26,7 +26,8 @@ def test_the_wheel_trains(tmp_path: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(site)
         names = archive.namelist()
-    assert "gvr_lightning/conf/config.yaml" in names and not any(n.startswith(("tests", "experiments")) for n in names)
+    assert {"gvr_lightning/conf/config.yaml", "gvr_lightning/py.typed"} <= set(names)
+    assert not any(n.startswith(("tests", "experiments")) for n in names)
     (metadata,) = site.glob("*.dist-info")
     entries = (metadata / "entry_points.txt").read_text()
     assert (
