@@ -134,7 +134,8 @@ def save(board: Workspace) -> str:
         if not wandb.login(prompt=False, verify=False):
             raise UserError("W&B has no API key here: log in with `wandb login`")
         board.save()
-        return board.url
+        address: str = board.url
+        return address
     except UserError:
         raise
     except Exception as error:  # of the network, the server, the key

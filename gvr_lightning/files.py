@@ -41,6 +41,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
             damaged = file.testzip()  # against the checksums: torch does not look at them
         if damaged is not None:
             raise ValueError(damaged)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return checkpoint
     except Exception as error:  # torch raises whatever its unpickler met
         raise UserError(f"checkpoint {path} is damaged ({type(error).__name__}); use another one") from error

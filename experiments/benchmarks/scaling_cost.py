@@ -9,7 +9,7 @@ bytes over an assumed bandwidth, plus an assumed latency.
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -176,12 +176,13 @@ def costs(network: Network, machine: Machine, per_gpu: int) -> None:
     for form, gram in (("dense", False), ("Gram", True)):
         cells = [_cell(network, VARIANTS["gvr"], machine, per_gpu, w, gram) for w in GPUS]
         print(f"| gvr, were it always {form} | " + " | ".join(cells) + " |")
-    for title, sent in (
-        ("gradients, DDP", lambda w: replicas(network, VARIANTS["none"])),
-        ("FSDP2, one view", lambda w: shards(network, VARIANTS["none"], w)),
-        ("FSDP2, two views", lambda w: shards(network, VARIANTS["two_view"], w)),
-        ("sync_batchnorm, two views", lambda w: statistics(network, VARIANTS["two_view"], w)),
-    ):
+    others: dict[str, Callable[[int], list[Sent]]] = {
+        "gradients, DDP": lambda w: replicas(network, VARIANTS["none"]),
+        "FSDP2, one view": lambda w: shards(network, VARIANTS["none"], w),
+        "FSDP2, two views": lambda w: shards(network, VARIANTS["two_view"], w),
+        "sync_batchnorm, two views": lambda w: statistics(network, VARIANTS["two_view"], w),
+    }
+    for title, sent in others.items():
         cells = [f"{len(sent(w))}: {_size(sent(w))}, {1e3 * machine.seconds(sent(w), w):.2f} ms" for w in GPUS]
         print(f"| {title} | " + " | ".join(cells) + " |")
 

@@ -52,7 +52,8 @@ def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
         "optimizer": make(cfg.optimizer, "optimizer"),
         "schedule": make(cfg.scheduler, "scheduler"),
     }
-    return make(cfg.task, "task", num_classes=data.num_classes, seed=cfg.seed, **parts)
+    task: BaseTask = make(cfg.task, "task", num_classes=data.num_classes, seed=cfg.seed, **parts)
+    return task
 
 
 def build_sampler(node: DictConfig, noise: Noise) -> Sampler:

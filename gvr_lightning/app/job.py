@@ -11,8 +11,9 @@ from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
 from gvr_lightning.config.lookup import config_hash
 from gvr_lightning.config.moved import current
 from gvr_lightning.config.resume import require_same
+from gvr_lightning.distributed.external import Place
 from gvr_lightning.distributed.launch import launch
-from gvr_lightning.distributed.place import Place, broadcast, join
+from gvr_lightning.distributed.place import broadcast, join
 from gvr_lightning.errors import TrainingError
 from gvr_lightning.recording.summary import read_summary, write_failure
 

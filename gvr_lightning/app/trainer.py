@@ -64,4 +64,5 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     own = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
     own |= {"callbacks": callbacks, "logger": False, "plugins": plugins, "strategy": strategy}
-    return make(node, "trainer", **own)
+    trainer: Trainer = make(node, "trainer", **own)
+    return trainer

@@ -118,4 +118,5 @@ def _compose(texts: Sequence[str]) -> Tree:
         line = one_line(error)
         named = any(text.partition("=")[0] in line for text in texts)
         raise UserError(line if named else f"{', '.join(texts)}: {line}") from error
-    return current(OmegaConf.to_container(config, resolve=False))
+    plain: Tree = current(OmegaConf.to_container(config, resolve=False))
+    return plain

@@ -9,7 +9,7 @@ from gvr_lightning.config.wording import show
 
 def draws(config: Config) -> bool:
     """Whether the task is to draw images."""
-    return declared(get(config, "task"), "needs") == "images"
+    return bool(declared(get(config, "task"), "needs") == "images")
 
 
 def task(config: Config) -> str:

@@ -104,7 +104,8 @@ class ViewsDataModule(LightningDataModule):
             return self.train_index[permutation(key, len(self.train_index))]
 
         def start() -> int:
-            return self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            ready: int = self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
+            return ready
 
         return IndexLoader(order, len(self.train_index), self.batch_size, start)
 

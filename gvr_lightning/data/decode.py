@@ -34,7 +34,8 @@ def decode_image(path: Path, channels: int, image_size: int | None) -> np.ndarra
         image.load()
     if image_size is not None and image.size != (image_size, image_size):
         image = _resize_and_crop(image, image_size)
-    return np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
+    pixels: np.ndarray = np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
+    return pixels
 
 
 def _to_mode(image: "Image.Image", mode: str) -> "Image.Image":

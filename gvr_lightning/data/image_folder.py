@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from gvr_lightning.data.cache import Arrays, Cache
+from gvr_lightning.data.cache import Cache
+from gvr_lightning.data.cache_entry import Arrays
 from gvr_lightning.data.decode import decode_all, first_readable
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.data.listing import Listing, list_images

@@ -75,13 +75,15 @@ class Noise:
 
     def noisy(self, images: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """x_t."""
-        return self.scheduler.add_noise(images, eps, t)
+        noisy: Tensor = self.scheduler.add_noise(images, eps, t)
+        return noisy
 
     def target(self, images: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """What the network is to predict from x_t and t."""
         kind = self.scheduler.config.prediction_type
         if kind == "v_prediction":
-            return self.scheduler.get_velocity(images, eps, t)
+            velocity: Tensor = self.scheduler.get_velocity(images, eps, t)
+            return velocity
         return {"epsilon": eps, "sample": images}[kind]
 
     @classmethod

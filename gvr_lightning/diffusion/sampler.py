@@ -62,7 +62,7 @@ class Sampler:
         """
         first = next(p for p in network.parameters() if p.ndim == 4)
         self.scheduler.set_timesteps(self.steps, first.device)
-        x = normal(hash_key(START, seed), index.to(first.device), shape) * self.scheduler.init_noise_sigma
+        x: Tensor = normal(hash_key(START, seed), index.to(first.device), shape) * self.scheduler.init_noise_sigma
         if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
             x = x.contiguous(memory_format=torch.channels_last)
         # on the CPU, so that a seed means the same images on every device

@@ -148,7 +148,7 @@ def product_norm(a: Tensor, b: Tensor, most: int) -> Tensor:
         others = gather_rows(padded, [most] * processes)
     others_a, others_b = others.split([a.shape[1], b.shape[1]], 1)
     # symmetric in its two sides: differentiate one and double it
-    half = ((a @ others_a.T) * (b @ others_b.T)).sum() / processes
+    half: Tensor = ((a @ others_a.T) * (b @ others_b.T)).sum() / processes
     return 2 * half - half.detach()
 
 

@@ -116,7 +116,8 @@ def _forward(workers: list[Any]) -> dict[int, Any]:
 
 def _failure(rank: int, exitcode: int, report: Connection) -> Failure | None:
     try:
-        return report.recv()
+        failure: Failure | None = report.recv()
+        return failure
     except EOFError:  # it ended without a word
         pass
     if exitcode == 0:

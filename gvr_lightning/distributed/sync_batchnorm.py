@@ -98,7 +98,8 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        return _Sum.apply(grads[0])
+        summed: Tensor = _Sum.apply(grads[0])
+        return summed
 
 
 def synchronise(module: nn.Module) -> nn.Module:

@@ -56,9 +56,11 @@ def by_stage(model: Network, x: Input) -> Pass:
 def forward(model: nn.Module, x: Input) -> Tensor:
     """``model(x)``, also of no rows, which some networks cannot do: then of one, which is cut off again."""
     if len(x[0] if isinstance(x, tuple) else x):
-        return model(x)
+        logits: Tensor = model(x)
+        return logits
     with uncounted(model):
-        return model(row_of_zeros(x))[:0]
+        one: Tensor = model(row_of_zeros(x))
+        return one[:0]
 
 
 def take(x: Input, index: Tensor) -> Input:

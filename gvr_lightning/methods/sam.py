@@ -102,7 +102,8 @@ class SAM(Wrapper):
             wide = torch.float32 if size.device.type == "mps" else torch.float64
             norms[type(size), size.device].append(torch.linalg.vector_norm(size, dtype=wide))
         totals = [whole(torch.linalg.vector_norm(torch.stack(alike))) for alike in norms.values()]
-        return torch.linalg.vector_norm(torch.stack([total.to(totals[0].device) for total in totals]))
+        norm: Tensor = torch.linalg.vector_norm(torch.stack([total.to(totals[0].device) for total in totals]))
+        return norm
 
     def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
         return SAM, (self.base, self.rho, self.adaptive, self.eps)

@@ -34,7 +34,8 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """relu(residual(x) + shortcut(x))."""
-        return self.relu(self.residual(x) + self.shortcut(x))
+        out: Tensor = self.relu(self.residual(x) + self.shortcut(x))
+        return out
 
 
 class WideBlock(nn.Module):
@@ -57,7 +58,8 @@ class WideBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """A projecting shortcut starts after the activation, an identity before it."""
         active = self.activation(x)
-        return self.residual(active) + (x if self.projection is None else self.projection(active))
+        residual: Tensor = self.residual(active)
+        return residual + (x if self.projection is None else self.projection(active))
 
 
 def resnet(image_shape: tuple[int, int, int], num_classes: int, widths: Sequence[int], blocks: int) -> SplitNetwork:

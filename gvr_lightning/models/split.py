@@ -23,7 +23,8 @@ class SplitNetwork(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, classes)."""
-        return self.head(self.backbone(x))
+        logits: Tensor = self.head(self.backbone(x))
+        return logits
 
     def compile_backbone(self) -> None:
         """Compile the two parts of the backbone in place; the state dict's keys stay as they are."""

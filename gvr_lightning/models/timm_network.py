@@ -74,7 +74,8 @@ class _Early(nn.Module):
         self.net: Any = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.forward_features(x)
+        entering: Tensor = self.net.forward_features(x)
+        return entering
 
 
 class _LastStage(nn.Module):
@@ -86,7 +87,8 @@ class _LastStage(nn.Module):
         self.net: Any = net
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.net.forward_head(self.after(self.stage(x)), pre_logits=True)
+        features: Tensor = self.net.forward_head(self.after(self.stage(x)), pre_logits=True)
+        return features
 
 
 class _Whole(nn.Module):
@@ -97,8 +99,8 @@ class _Whole(nn.Module):
         self.net: Any = net
 
     def forward(self, x: Tensor) -> Tensor:
-        features = self.net.forward_features(x)
-        return self.net.forward_head(features, pre_logits=True)
+        features: Tensor = self.net.forward_head(self.net.forward_features(x), pre_logits=True)
+        return features
 
 
 def _cut(net: nn.Module, classifier: nn.Module) -> SplitNetwork | None:

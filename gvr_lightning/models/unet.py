@@ -134,7 +134,8 @@ class _Early(nn.Module):
         self.net: Any = net
 
     def forward(self, x: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        return self.net(*x, return_dict=False)[0]
+        entering: tuple[Tensor, ...] = self.net(*x, return_dict=False)[0]
+        return entering
 
 
 class _LastStage(nn.Module):
@@ -146,4 +147,5 @@ class _LastStage(nn.Module):
 
     def forward(self, entering: tuple[Tensor, ...]) -> Tensor:
         sample, embedding, *residuals = entering
-        return self.act(self.norm(self.block(sample, tuple(residuals), embedding)))
+        features: Tensor = self.act(self.norm(self.block(sample, tuple(residuals), embedding)))
+        return features

@@ -241,6 +241,6 @@ def _corner(path: Path, columns: int, size: int) -> Image.Image:
         whole = picture.convert("RGB")
     cell = max(1, (whole.width - GAP) // columns)
     side = max(1, size // cell) * cell + GAP
-    part = whole.crop((0, 0, min(side, whole.width), min(side, whole.height)))
+    part: Image.Image = whole.crop((0, 0, min(side, whole.width), min(side, whole.height)))
     part.thumbnail((size + GAP, size + GAP))
     return part

@@ -78,8 +78,10 @@ def cost_of(run: Run, name: str) -> float | None:
     """Seconds of training, images seen (samples times views) or updates of one run; None if it is not recorded."""
     if name == "images":
         logged = [row["train/images"] for row in run.rows if "train/images" in row]
-        return logged[-1] if logged else run.summary["train"].get("images")
-    return run.summary["train"].get(name)
+        if logged:
+            return logged[-1]
+    spent: float | None = run.summary["train"].get(name)
+    return spent
 
 
 def result_table(compared: Sequence[ComparedGroup], metric: Metric) -> Table:

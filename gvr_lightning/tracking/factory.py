@@ -81,7 +81,8 @@ def _identity(folder: Path, resumed: bool, study: str) -> dict[str, str]:
     """The W&B run's id and study; those of a resumed run as they were."""
     path = folder / "wandb" / "run.json"
     if resumed and path.exists():
-        return json.loads(path.read_text())
+        kept: dict[str, str] = json.loads(path.read_text())
+        return kept
     identity = {"id": secrets.token_hex(6), "study": study}
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic(path, lambda temporary: temporary.write_text(json.dumps(identity) + "\n"))
