@@ -2,17 +2,13 @@
 
 import copy
 import io
-import os
 import pickle
-import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
+from pool import Pool
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
@@ -307,10 +303,7 @@ def test_gradients_with_a_graph_are_changed_without_recording() -> None:
     torch.testing.assert_close(g, torch.tensor([3 * 0.9, 27 * 0.1]))
 
 
-def _sharded(rank: int, store: str) -> None:
-    dist.init_process_group(
-        "gloo", timeout=timedelta(seconds=60), init_method=f"file://{store}", rank=rank, world_size=2
-    )
+def sharded() -> None:
     mesh = init_device_mesh("cpu", (2,))
     torch.manual_seed(0)
     plain = [torch.randn(shape) for shape in ((5, 3), (1, 4), (200, 100))]
@@ -323,27 +316,10 @@ def _sharded(rank: int, store: str) -> None:
     for g, shard in zip(plain, sharded, strict=True):
         assert isinstance(shard, DTensor)
         torch.testing.assert_close(shard.full_tensor(), g, rtol=1e-6, atol=0)
-    dist.destroy_process_group()
 
 
-def _process(rank: int, store: str) -> None:
-    """A process that leaves without tearing down: gloo's threads may abort an interpreter that does."""
-    try:
-        _sharded(rank, store)
-    except BaseException:
-        traceback.print_exc()
-        os._exit(1)
-    os._exit(0)
-
-
-def test_sharded_gradients_use_the_sum_over_all_shards(tmp_path: Path) -> None:
-    spawn = torch.multiprocessing.get_context("spawn")
-    processes = [spawn.Process(target=_process, args=(rank, str(tmp_path / "store"))) for rank in range(2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join()
-    assert [process.exitcode for process in processes] == [0, 0]
+def test_sharded_gradients_use_the_sum_over_all_shards(two: Pool) -> None:
+    two(sharded)
 
 
 # --- the statistics --------------------------------------------------------------------------------------------------

@@ -45,7 +45,8 @@ class Reach:
         first = [test for same in by_function.values() for test in same[:EACH]]
         first.sort(key=lambda t: self.seconds.get(t, 1.0))
         files |= {f"tests/{further}"} if further else set()
-        files |= {f"tests/{name}" for name in PROCESSES} if not (calling or files) else set()
+        started = place.path.parent.name == "app"  # by commands, for the most part
+        files |= {f"tests/{name}" for name in PROCESSES} if started or not (calling or files) else set()
         rest = [test for test in calling if test not in set(first) and test.partition("::")[0] not in files]
         return first, [*sorted(files), *sorted(rest)]
 
