@@ -16,4 +16,5 @@ def progress_bar(*columns: ProgressColumn, quiet: bool = False) -> Progress:
     """
     console = Console(stderr=True)
     shown = console.is_terminal and not quiet
+    console.quiet = not shown  # rich before 14.3 ends a bar that is disabled with an empty line
     return Progress(TextColumn("{task.description}"), BarColumn(), *columns, console=console, disable=not shown)

@@ -563,6 +563,7 @@ def _sequential(optimizer: Optimizer) -> LRScheduler:
     return SequentialLR(optimizer, [ConstantLR(optimizer, 0.1, 3), CosineAnnealingLR(optimizer, 5)], [3])
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter in:UserWarning")  # an old torch's own SequentialLR
 @pytest.mark.parametrize("scheduler", [_cosine, _one_cycle, _sequential])
 @pytest.mark.parametrize("name", ["sgd", "adam"])
 @pytest.mark.parametrize("with_closure", [False, True])

@@ -886,7 +886,7 @@ def test_a_run_s_curves_hold_its_rows_by_epoch(tmp_path: Path, drawn: list[Drawi
         assert {line.get_marker() for line in axes.lines} == {"None"}
     assert drawn[0].get_suptitle() == "a title"
     with Image.open(tmp_path / "curves.png") as picture:
-        assert picture.size == (3 * 506, 396)
+        assert picture.size == pytest.approx((3 * 506, 396), abs=1)  # old releases cut what newer ones round
 
 
 def test_curves_of_few_epochs_have_marks_and_what_is_always_zero_has_no_panel(

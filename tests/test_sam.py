@@ -177,6 +177,7 @@ def test_a_gradient_without_a_direction_is_not_followed(bad: float, eps: float, 
     assert p.tolist() == [0.5, -2.5]
 
 
+@pytest.mark.usefixtures("fake_gpu")
 def test_nothing_is_read_back_from_a_gpu() -> None:
     """A fake GPU tensor has no values: reading one raises."""
     with FakeTensorMode():

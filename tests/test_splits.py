@@ -600,6 +600,7 @@ class Copies(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
+@pytest.mark.usefixtures("fake_gpu")
 @pytest.mark.parametrize(
     ("options", "copied"),
     [({}, [60, 23]), ({"on_device": True}, [60, 23]), ({"on_device": False}, [8, 8, 8, 8])],

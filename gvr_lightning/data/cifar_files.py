@@ -51,7 +51,10 @@ class _Unpickler(pickle.Unpickler):
         module = module.replace("numpy.core.", "numpy._core.")  # its name before numpy 2
         if (module, name) not in self.allowed:
             raise UserError(f"asks for {module}.{name}")
-        return super().find_class(module, name)
+        try:
+            return super().find_class(module, name)
+        except ImportError:  # numpy before 2 itself
+            return super().find_class(module.replace("numpy._core.", "numpy.core."), name)
 
 
 def unpickle(path: Path, raw: bytes) -> dict[str, Any]:
