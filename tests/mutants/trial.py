@@ -38,6 +38,8 @@ def first_failure(tests: list[str], copy: Path) -> str:
         return "nothing ended"
     if process.exitcode == 0:
         return ""
+    if process.exitcode < 0 and -process.exitcode != signal.SIGKILL:  # which may be for want of memory
+        return f"{signal.Signals(-process.exitcode).name} ended pytest"
     said = [line for line in output.read_text().splitlines() if line.startswith(("FAILED ", "ERROR "))]
     if not said:
         raise RuntimeError(f"pytest ended with status {process.exitcode}:\n{output.read_text()[-2000:]}")
