@@ -19,6 +19,14 @@ import torch  # not before the lines above
 from pool import Pool
 from torch._subclasses import FakeTensorMode
 
+LONGEST = ("test_processes", "test_run", "test_sweeps", "test_faults", "test_keys", "test_cli", "test_generation")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The longest files first, so that the suite's processes end together; in the random order as they come."""
+    if not config.pluginmanager.hasplugin("randomly"):
+        items.sort(key=lambda item: item.path.stem not in LONGEST)
+
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
