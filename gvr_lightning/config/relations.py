@@ -57,7 +57,8 @@ def uneven_batch(size: int, parts: int) -> str | None:
 def views(config: Config) -> str | None:
     """As many views as the penalty compares."""
     number, penalty = get(config, "regularizer.views"), get(config, "regularizer.penalty")
-    fewest, most = declared(penalty, "fewest", 1), declared(penalty, "most", math.inf)
+    fewest, most = declared(penalty, "fewest", 1), declared(penalty, "most")
+    most = math.inf if most is None else most
     if not is_number(number) or fewest <= number <= most:
         return None
     if number > most and penalty.get("split"):

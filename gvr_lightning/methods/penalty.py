@@ -62,7 +62,7 @@ class Penalty(ABC):
     """
 
     fewest: int = 1  # views that it takes
-    most: int = 1_000_000_000  # as many as there are
+    most: int | None = None  # None: as many as there are
     with_one_view: str = ""  # the option of the regularizers that does likewise with one
     needs_classes: bool = False  # whether logits have to be those of classes
     adds_nothing: bool = False  # whether it is no regularizer, and so a baseline for those that are
@@ -123,9 +123,9 @@ class Penalty(ABC):
         Raises:
             ValueError: for a number of views that the penalty does not take, or of targets that is not theirs.
         """
-        if not self.fewest <= len(views) <= self.most:
+        if len(views) < self.fewest or (self.most is not None and len(views) > self.most):
             wanted = {1: "one", 2: "two"}.get(self.fewest, self.fewest)
-            raise ValueError(f"got {len(views)} view(s): give {wanted}{' or more' if self.most > self.fewest else ''}")
+            raise ValueError(f"got {len(views)} view(s): give {wanted}{' or more' if self.most != self.fewest else ''}")
         targets = [target] * len(views) if isinstance(target, Tensor) else target
         if len(targets) != len(views):
             raise ValueError(
