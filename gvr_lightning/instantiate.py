@@ -73,6 +73,6 @@ def load_network(path: Path, weights: str = "ema") -> Loaded:
     prefix = EMA if averaged and weights == "ema" else "model."
     network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
     return Loaded(
-        *(network.eval(), str(declared(config["task"], "kind")), config, shape),
+        *(network.eval(), declared(config["task"], "kind", "ddpm" if averaged else "classification"), config, shape),
         *(torch.as_tensor(data[name]) for name in ("mean", "std")),
     )

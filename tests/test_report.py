@@ -226,6 +226,21 @@ def test_options_explain_their_keys_and_overrides_stand_beside_them(tmp_path: Pa
     }
 
 
+def test_no_name_in_a_run_s_files_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package, done = tmp_path / "code" / "sneaky", tmp_path / "done"
+    package.mkdir(parents=True)
+    for file in ("__init__.py", "part.py"):
+        (package / file).write_text(f"open({str(done)!r}, 'w')")
+    monkeypatch.syspath_prepend(str(package.parent))
+    for name, target in (("a", "sneaky.Own"), ("b", "sneaky.part.Own"), ("c", "no.such.Own"), ("d", "sneaky")):
+        config = fake_run(tmp_path / "runs" / name, "none") / "config.yaml"
+        config.write_text(config.read_text().replace("gvr_lightning.methods.penalty.NoPenalty", target))
+        summary = config.with_name("summary.json")
+        summary.write_text(summary.read_text().replace("config_hash", "no_hash"))
+    assert len(grouped(tmp_path / "runs")) == 4
+    assert not done.exists() and "sneaky" not in sys.modules
+
+
 def test_without_hydra_s_record_the_keys_are_the_labels(tmp_path: Path) -> None:
     methods(tmp_path, {"none": [0.5], "two_view": [0.5], "gvr": [0.5], "agr": [0.5]}, hydra=False)
     table = grouped(tmp_path)

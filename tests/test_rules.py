@@ -1,5 +1,6 @@
 """Every rule of one value and every relation of several: just outside is refused, just inside is not."""
 
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.ranges import read_range
 from gvr_lightning.config.relations import RELATIONS
-from gvr_lightning.config.schema import ADDED, rule_of, schema
+from gvr_lightning.config.schema import ADDED, Key, _files, _lines, rule_of, schema
 from gvr_lightning.config.values import resolve
 from gvr_lightning.errors import UserError
 
@@ -265,6 +266,17 @@ def test_every_key_says_in_one_place_what_it_may_be() -> None:
         assert bool(key.range and (key.help or key.path in ADDED)) != bool(key.repeats), key
         assert key.rule is None or key.rule.words
     assert rule_of("optimizer.lr") == rule_of("lr") and rule_of("no.such.key") is None
+
+
+def test_a_range_stands_once_and_a_wrong_one_is_a_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranges = Counter(path for file in _files() for path, _, comment in _lines(file) if " | " in comment)
+    assert set(ranges.values()) == {1} and ranges.keys() | ADDED.keys() == {
+        k.path for k in schema().values() if k.range
+    }
+    wrong = Key("model.beta", "small | large", "", "", {"mine": "3"})
+    monkeypatch.setitem(schema(), "model.beta", wrong)
+    with pytest.raises(UserError, match=r"^mine\.yaml: model\.beta: 'small \| large' is no range .* number >= 0"):
+        rule_of.__wrapped__("model.beta")
 
 
 @pytest.mark.parametrize("words", ["whole", "whole number >= -1", "number > 1", "nul", "list of", "a, b", ""])

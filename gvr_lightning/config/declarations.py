@@ -3,8 +3,7 @@
 from functools import cache
 from typing import Any
 
-from gvr_lightning.config.signatures import locate, signature
-from gvr_lightning.config.source_code import attributes
+from gvr_lightning.config.source_code import attributes, from_source
 
 Config = dict[str, Any]
 
@@ -30,19 +29,13 @@ def declared(node: Any, name: str, otherwise: Any = None) -> Any:
 
 @cache
 def _of(target: str) -> dict[str, Any]:
+    """Never by importing it: a run's own files name targets, too."""
     module, _, name = target.rpartition(".")
-    from_source = attributes(module, name) if module else None
-    if from_source is not None:
-        return from_source
-    try:
-        found = locate(target)
-    except ImportError:  # which the check of targets says
-        return {}
-    return {key: getattr(found, key) for key in dir(found) if not key.startswith("_")}
+    return (attributes(module, name) if module else None) or {}
 
 
+@cache
 def _defaults(target: str) -> dict[str, Any]:
-    try:
-        return signature(target).defaults
-    except ImportError:
-        return {}
+    module, _, name = target.rpartition(".")
+    signature = from_source(module, name) if module else None
+    return signature.defaults if signature else {}

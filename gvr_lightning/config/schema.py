@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.ranges import Rule, read_range
+from gvr_lightning.errors import UserError
 
 ADDED = {"optimizer.dampening": "number >= 0"}  # arguments that no file has: they are added with +
 NOT_KEYS = ("defaults", "hydra")
@@ -31,8 +32,19 @@ class Key:
 
     @property
     def rule(self) -> Rule | None:
-        """Its range as a test of values."""
-        return read_range(self.range) if self.range else None
+        """Its range as a test of values.
+
+        Raises:
+            UserError: for words that are no range, of an option that somebody added.
+        """
+        try:
+            return read_range(self.range) if self.range else None
+        except ValueError as error:
+            file = next(iter(self.defaults), "")
+            raise UserError(
+                f"{file}.yaml: {self.path}: {error}; what stands before | in its comment is one, such as"
+                " number >= 0 or null"
+            ) from error
 
 
 @cache
@@ -44,7 +56,7 @@ def schema() -> dict[str, Key]:
             key = found.setdefault(path, Key(path))
             key.defaults.setdefault(file.stem, value)
             range_, bar, help_ = (part.strip() for part in comment.partition(" | "))
-            if bar:
+            if bar and not key.range:
                 key.range, key.help = range_, help_
             elif repeated := re.fullmatch(r"\$\{([\w.]+)\}", value):
                 key.repeats = repeated[1]
