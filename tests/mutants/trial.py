@@ -54,6 +54,9 @@ def _run(tests: list[str], copy: Path, output: Path) -> None:
     os.dup2(file, 2)
     os.environ["PYTHONPATH"] = str(copy)  # of the processes that tests start
     sys.path[:] = [str(copy), *(entry for entry in sys.path if not entry.endswith("mutants"))]
+    started_by = vars(sys.modules["__main__"])  # which processes that tests spawn would import
+    started_by.pop("__file__", None)
+    started_by["__spec__"] = None
     import pytest
 
     loaded = "ignore::pytest.PytestAssertRewriteWarning"  # one of pytest's plugins may be among what is loaded
