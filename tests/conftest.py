@@ -108,7 +108,8 @@ def finished(shared: Path) -> Callable[..., Path]:
         folder.parent.mkdir(exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "summary.json").exists():
-                tiny_run(folder, *overrides, cnn=not any(text.startswith("model") for text in overrides))
+                cnn = not any(text.startswith("model") for text in overrides)
+                tiny_run(folder, *overrides, cnn=cnn, curves=True)
         return folder
 
     return get

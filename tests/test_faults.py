@@ -12,6 +12,7 @@ import pytest
 import torch
 from equality import assert_equal_rows, rows
 from runs import TINY, TINY_CNN, tiny_run, weights
+from test_cli import main
 from test_task import data, fit, task
 from torch import Tensor
 
@@ -141,15 +142,17 @@ def test_how_many_may_be_skipped_is_configured(tmp_path: Path) -> None:
         tiny_run(tmp_path, "lr=1e20", "task.non_finite=skip", "task.max_skipped=3")
 
 
-def test_resume_auto_starts_continues_and_is_done(tmp_path: Path) -> None:
-    """By the command itself; tests/test_cli.py has the other cases."""
-    settings = [*TINY, *TINY_CNN, "regularizer=gvr_agr", f"hydra.run.dir={tmp_path / 'run'}"]
-    first = start([*settings, "resume=auto"], tmp_path)
-    assert first.returncode == 0, first.stderr
-    again = start([*settings, "resume=auto"], tmp_path)
-    assert again.returncode == 0 and again.stdout == first.stdout and "epoch" not in again.stderr, again.stderr
-    more = start([*settings, "resume=auto", "epochs=3"], tmp_path)
-    assert more.returncode == 0 and "epoch 3/3" in more.stderr, more.stderr
+def test_resume_auto_starts_continues_and_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the words of the command; tests/test_cli.py has the other cases."""
+    settings = [*TINY, *TINY_CNN, "regularizer=gvr_agr", f"hydra.run.dir={tmp_path / 'run'}", "resume=auto"]
+    said = []
+    for further in ([], [], ["epochs=3"]):
+        assert main(monkeypatch, tmp_path, *settings, *further) == 0
+        said.append(capsys.readouterr())
+    assert said[1].out == said[0].out and "epoch 2/2" in said[0].err and "epoch" not in said[1].err
+    assert "epoch 3/3" in said[2].err
 
 
 def start(arguments: list[str], cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -173,7 +176,7 @@ def children(pid: int) -> list[int]:
     return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
-def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
+def test_a_killed_process_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "run"
     process = training(["epochs=10000"], folder)
     workers = children(process.pid)
@@ -185,8 +188,7 @@ def test_a_killed_process_ends_the_others(tmp_path: Path) -> None:
     assert f"continue with resume={folder}" in said and "Traceback" not in said
     assert not any(Path(f"/proc/{worker}").exists() for worker in workers)
     epochs = load_checkpoint(folder / "checkpoints" / "last.ckpt")["epoch"] + 2
-    done = start([f"resume={folder}", f"epochs={epochs}", "trainer.devices=1"], tmp_path)
-    assert done.returncode == 0, done.stderr
+    assert main(monkeypatch, tmp_path, f"resume={folder}", f"epochs={epochs}", "trainer.devices=1") == 0
 
 
 def test_a_signal_stops_all_processes_after_the_same_update(tmp_path: Path) -> None:
@@ -213,9 +215,11 @@ def test_what_the_parent_tells(capfd: pytest.CaptureFixture[str], monkeypatch: p
     assert "in fails" in capfd.readouterr().err
 
 
-def test_several_machines_are_for_torchrun(tmp_path: Path) -> None:
-    done = start([*TINY, "trainer.num_nodes=2"], tmp_path)
-    assert done.returncode == 2 and "torchrun" in done.stderr
+def test_several_machines_are_for_torchrun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(monkeypatch, tmp_path, *TINY, "trainer.num_nodes=2") == 2
+    assert "torchrun" in capsys.readouterr().err
 
 
 def test_a_sweep_is_not_for_torchrun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

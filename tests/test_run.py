@@ -111,7 +111,7 @@ def test_regularizers_go_with_every_optimizer(optimizer: str, regularizer: str, 
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
-    returned = tiny_run(tmp_path, "regularizer=gvr", "seed=3", "data.val_fraction=0.1")
+    returned = tiny_run(tmp_path, "regularizer=gvr", "seed=3", "data.val_fraction=0.1", curves=True)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary == returned
     assert (summary["status"], summary["task"], summary["seed"], summary["world_size"]) == (

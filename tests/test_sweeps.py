@@ -23,11 +23,11 @@ from gvr_lightning.errors import UserError
 TRAIN = Path(__file__).parents[1] / "train.py"
 ONE = ["epochs=1", *(s for s in TINY if not s.startswith("epochs")), *TINY_CNN]
 COUNTING = ["optimizer._target_=counting.counted_sgd"]
-OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=3", "hydra.sweeper.direction=maximize"]
+OPTUNA = ["hydra/sweeper=optuna", "hydra.sweeper.n_trials=2", "hydra.sweeper.direction=maximize"]
 LAUNCHERS = {  # optuna's jobs are started by Hydra's own
     "joblib": ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "lr=0.1,0.4"],
-    "submitit": ["hydra/launcher=submitit_local", "lr=0.1,0.4"],
-    "optuna": [*OPTUNA, "hydra.sweeper.n_jobs=1", "lr=choice(0.1,0.4)", "hydra.sweeper.sampler.seed=1"],
+    "submitit": ["hydra/launcher=submitit_local", "lr=0.1"],
+    "optuna": [*OPTUNA, "hydra.sweeper.n_jobs=1", "lr=choice(0.1,0.4)", "hydra.sweeper.sampler.seed=0"],
 }
 
 
@@ -128,7 +128,7 @@ def test_every_job_runs_once_in_every_process(tmp_path: Path, launcher: str) -> 
     of_rank = {rank: {k.split()[1]: n for k, n in lines.items() if k.startswith(rank)} for rank in ("0", "1")}
     assert of_rank["0"] == of_rank["1"] and sum(lines.values()) == 2 * sum(of_rank["0"].values()), lines
     folders = [path.parent for path in sweep.rglob(".hydra")]
-    assert len(folders) == sum(of_rank["0"].values()) == {"optuna": 3}.get(launcher, 2)
+    assert len(folders) == sum(of_rank["0"].values()) == {"submitit": 1}.get(launcher, 2)
     assert not (tmp_path / "outputs").exists()
     summaries = [json.loads((folder / "summary.json").read_text()) for folder in folders]
     good = [folder for folder, summary in zip(folders, summaries, strict=True) if summary["status"] == "finished"]
