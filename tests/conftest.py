@@ -103,13 +103,14 @@ def finished(shared: Path) -> Callable[..., Path]:
     """``finished(*overrides)``: the folder of such a tiny run, which is made once; who wants to change it copies it."""
     from runs import tiny_run
 
-    def get(*overrides: str) -> Path:
-        folder = shared / "runs" / hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16]
+    def get(*overrides: str, curves: bool = False) -> Path:
+        name = hashlib.sha256("\n".join(overrides).encode()).hexdigest()[:16] + "-painted" * curves
+        folder = shared / "runs" / name
         folder.parent.mkdir(exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if not (folder / "summary.json").exists():
                 cnn = not any(text.startswith("model") for text in overrides)
-                tiny_run(folder, *overrides, cnn=cnn, curves=True)
+                tiny_run(folder, *overrides, cnn=cnn, curves=curves)
         return folder
 
     return get

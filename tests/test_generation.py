@@ -67,8 +67,9 @@ def test_what_a_generation_run_leaves(tmp_path: Path) -> None:
 def test_generation_changes_nothing_in_training(tmp_path: Path) -> None:
     tiny_run(tmp_path / "often", *UNSCORED, "generation.every_n_epochs=1", "model.dropout=0.2")
     tiny_run(tmp_path / "never", *UNSCORED, "generation.every_n_epochs=0", "model.dropout=0.2")
+    never = weights(tmp_path / "never")
     for name, value in weights(tmp_path / "often").items():
-        assert torch.equal(value, weights(tmp_path / "never")[name]), name
+        assert torch.equal(value, never[name]), name
 
 
 @pytest.mark.parametrize("regularizer", ["two_view", "gvr", "gvr_split", "gvr_last_stage", "gvr_published", "gvr_agr"])
@@ -101,8 +102,9 @@ def test_accumulated_micro_batches_are_the_same_run(tmp_path: Path) -> None:
     settings = [*UNSCORED, "optimizer=sgd", "lr=0.05", "task.clip_norm=null"]
     for name, parts in (("whole", 1), ("parts", 4)):
         tiny_run(tmp_path / name, *settings, f"task.accumulate={parts}")
+    divided = weights(tmp_path / "parts")
     for name, value in weights(tmp_path / "whole").items():
-        torch.testing.assert_close(weights(tmp_path / "parts")[name], value, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(divided[name], value, rtol=1e-4, atol=1e-6)
 
 
 # --- the moving average
@@ -218,9 +220,10 @@ def test_training_goes_on_from_a_pipeline_s_weights(
     drawn(trained, f"export={tmp_path / 'pipeline'}", monkeypatch=monkeypatch)
     summary = tiny_run(tmp_path / "run", *UNSCORED, f"model.weights={tmp_path / 'pipeline'}", "lr=1e-12", "epochs=1")
     assert summary["status"] == "finished"
+    before = weights(trained)
     for name, value in weights(tmp_path / "run").items():
         if name.startswith("model."):
-            torch.testing.assert_close(value, weights(trained)[name.replace("model.", "ema.module.", 1)])
+            torch.testing.assert_close(value, before[name.replace("model.", "ema.module.", 1)])
     assert load_network(tmp_path / "run" / "checkpoints" / "last.ckpt").kind == "ddpm"  # without the folder, too
 
 

@@ -927,7 +927,7 @@ def test_without_figures_there_is_no_picture(tmp_path: Path, drawn: list[Drawing
 
 
 def test_a_finished_run_leaves_its_curves(finished: Callable[..., Path], tmp_path: Path, drawn: list[Drawing]) -> None:
-    folder = finished("regularizer=gvr")
+    folder = finished("regularizer=gvr", curves=True)
     draw_curves(folder / "metrics.csv", tmp_path / "curves.png", "test")
     assert (tmp_path / "curves.png").read_bytes() == (folder / "curves.png").read_bytes()
     with (folder / "metrics.csv").open(newline="") as file:

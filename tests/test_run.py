@@ -217,8 +217,9 @@ def test_a_run_that_was_killed_loses_an_epoch_at_most(tmp_path: Path, monkeypatc
         with pytest.raises(MemoryError):
             tiny_run(tmp_path / "cut", *settings)
     tiny_run(tmp_path / "cut", *settings, f"resume={tmp_path / 'cut'}")
+    cut = weights(tmp_path / "cut")
     for name, value in weights(tmp_path / "whole").items():
-        assert torch.equal(value, weights(tmp_path / "cut")[name]), name
+        assert torch.equal(value, cut[name]), name
     steps = [[r["step"] for r in read_metrics(tmp_path / run / "metrics.csv")] for run in ("whole", "cut")]
     assert steps[0] == steps[1]
 
