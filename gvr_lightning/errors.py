@@ -11,6 +11,8 @@ class UserError(Exception):
     The command line prints it without a traceback and exits with status 2.
     """
 
+    details = ""  # the traceback of what somebody else's code raised; it goes to a file, which the line then names
+
 
 class TrainingError(Exception):
     """Training cannot go on, through no mistake that could be seen before; exit status 1."""

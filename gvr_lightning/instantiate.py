@@ -1,78 +1,75 @@
-"""Objects from a configuration's nodes, and networks from checkpoints."""
+"""Objects from a configuration's nodes."""
 
-from dataclasses import dataclass
-from pathlib import Path
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import OmegaConf
-from torch import Tensor, nn
 
-from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.moved import current
-from gvr_lightning.errors import UserError
-from gvr_lightning.files import load_checkpoint
+from gvr_lightning.errors import TrainingError, UserError
 
-EMA = "ema.module."  # before the names of averaged weights
-STARTS = ("pretrained", "weights")  # of a model: where its first weights came from
+LONGEST = 300  # characters of somebody else's message
+SAYS_ALL = (ValueError, MisconfigurationException, ImportError)  # errors whose message is meant for a reader
 
 
-def make(node: Any, key: str, **arguments: Any) -> Any:
-    """``instantiate`` whose complaint about a value is one line with the configuration's key.
+def make(node: Any, key: str, wanted: type | None = None, **arguments: Any) -> Any:
+    """``instantiate``, every complaint of which is one line with the configuration's key.
+
+    Args:
+        node: with a ``_target_``, or None.
+        key: of the node.
+        wanted: what it has to give.
+        arguments: further ones.
 
     Raises:
-        UserError: if the target refuses its arguments.
+        UserError: if the target refuses its arguments or fails, or gives something else.
     """
     if node is None:
         return None
-    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
-    try:
-        return instantiate(current(plain), _convert_="all", **arguments)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, UserError):
-            raise error.__cause__ from None
-        if isinstance(error.__cause__, ValueError | TypeError | MisconfigurationException):
-            raise UserError(f"{key}: {' '.join(str(error.__cause__).split())}") from error
-        raise
+    plain: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    with guarded(key):
+        made = instantiate(current(plain), _convert_="all", **arguments)
+    if wanted is not None:
+        require_kind(made, wanted, f"{key}._target_={plain.get('_target_')}")
+    return made
 
 
-@dataclass
-class Loaded:
-    """A network from a checkpoint, in evaluation mode, and what it was trained on."""
-
-    network: nn.Module
-    kind: str  # classification or ddpm
-    config: dict[str, Any]
-    image_shape: tuple[int, ...]
-    mean: Tensor  # of each channel in [0, 1], as the network's images were normalised
-    std: Tensor
-
-
-def load_network(path: Path, weights: str = "ema") -> Loaded:
-    """The network of one of this project's checkpoints, wherever it lies: a checkpoint holds its configuration.
-
-    Args:
-        path: of the .ckpt.
-        weights: "ema", the moving average where there is one, or "raw".
+def require_kind(made: Any, wanted: type, what: str) -> None:
+    """Refuse what is of another kind than is needed.
 
     Raises:
-        UserError: for a file that is no such checkpoint.
+        UserError: saying what it is.
     """
-    checkpoint = load_checkpoint(Path(path))
-    config, data = checkpoint.get("config"), checkpoint.get("ViewsDataModule", {})
-    if config is None or "image_shape" not in data:
-        raise UserError(f"checkpoint {path} is not one of this project's runs: it holds no configuration")
-    shape = tuple(data["image_shape"])
-    model = {key: None if key in STARTS else value for key, value in config["model"].items()}
-    network = make(OmegaConf.create(model), "model", image_shape=shape, num_classes=data["num_classes"])
-    state = checkpoint["state_dict"]
-    averaged = any(name.startswith(EMA) for name in state)
-    prefix = EMA if averaged and weights == "ema" else "model."
-    network.load_state_dict({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
-    return Loaded(
-        *(network.eval(), declared(config["task"], "kind", "ddpm" if averaged else "classification"), config, shape),
-        *(torch.as_tensor(data[name]) for name in ("mean", "std")),
-    )
+    if not isinstance(made, wanted):
+        needed = "something that can be called" if wanted.__name__ == "Callable" else f"a {wanted.__name__}"
+        raise UserError(f"{what}: gives a {type(made).__name__}, not {needed}")
+
+
+@contextmanager
+def guarded(key: str) -> Iterator[None]:
+    """Where code of somebody else's runs, which raises what it likes: one line with the key.
+
+    Raises:
+        UserError: for any exception but those that the command line has words for.
+    """
+    try:
+        yield
+    except Exception as error:
+        cause = (isinstance(error, InstantiationException) and error.__cause__) or error
+        if isinstance(cause, UserError | TrainingError | OSError):
+            raise cause from None
+        raise _complaint(key, cause) from error
+
+
+def _complaint(key: str, cause: BaseException) -> UserError:
+    said = " ".join(str(cause).split())
+    if isinstance(cause, SAYS_ALL) and said:
+        return UserError(f"{key}: {said}")
+    complaint = UserError(f"{key}: {type(cause).__name__}: {said[:LONGEST]}")
+    complaint.details = "".join(traceback.format_exception(cause))
+    return complaint

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from gvr_lightning.app import sample
 from gvr_lightning.app.draw import draw_images
+from gvr_lightning.checkpoint import load_network
 from gvr_lightning.config.sampling import read_sample_line, sample_help
 from gvr_lightning.diffusion.ddim import DDIM
 from gvr_lightning.diffusion.noise import Noise
@@ -31,7 +32,6 @@ from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler
 from gvr_lightning.diffusion.sampler import draw as draw_batches
 from gvr_lightning.errors import UserError
-from gvr_lightning.instantiate import load_network
 from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
@@ -43,6 +43,7 @@ SHAPE = (3, 8, 12)
 COLOUR = ["data.source._target_=numbered.Numbered", "+data.source.channels=3", "+data.source.width=12"]
 COLOUR += ["+data.source.test=41"]
 DATA = Numbered(channels=3, width=12, test=41)()  # 90 training images
+TRUST = "trust=test_generated_images.recording"
 RUN = ["task=ddpm", "model._target_=test_generated_images.recording", *COLOUR, "lr=0.05"]
 RUN += ["data.val_fraction=0.2", "data.max_train=64", "data.eval_batch_size=7"]
 
@@ -467,7 +468,7 @@ def draw(scored: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFix
     def command(*settings: str) -> str:
         CALLS.clear()
         given = [] if any(text.startswith("ckpt=") for text in settings) else [f"ckpt={scored.folder}"]
-        monkeypatch.setattr("sys.argv", ["gvr-sample", *given, *settings])
+        monkeypatch.setattr("sys.argv", ["gvr-sample", *given, *settings, TRUST])
         sample.main()
         return capsys.readouterr().out.strip()
 
@@ -528,7 +529,7 @@ def test_images_are_drawn_with_the_weights_that_are_asked_for(
 def test_a_network_is_loaded_in_evaluation_mode_with_what_it_was_trained_on(
     weights: str, prefix: str, scored: Run
 ) -> None:
-    loaded = load_network(scored.folder / "checkpoints" / "last.ckpt", weights)
+    loaded = load_network(scored.folder / "checkpoints" / "last.ckpt", weights, [TRUST.partition("=")[2]])
     assert torch.equal(flat(loaded.network), saved(scored.folder, prefix)) and not loaded.network.training
     assert (loaded.kind, loaded.image_shape, loaded.config["seed"]) == ("ddpm", SHAPE, 3)
     assert loaded.mean.tolist() == loaded.std.tolist() == [0.5]
@@ -661,6 +662,7 @@ def test_settings_that_look_like_numbers_are_text_where_text_is_meant() -> None:
     settings, sampler = read_sample_line(["ckpt=2024", "out=7", "export=1.5", "n=3", "steps=1000000", "sampler=ddpm"])
     assert settings == {
         "ckpt": "2024",
+        "trust": None,
         "out": "7",
         "n": 3,
         "seed": 0,
@@ -688,7 +690,7 @@ def test_settings_that_look_like_numbers_are_text_where_text_is_meant() -> None:
 def test_the_help_names_every_setting_and_its_default() -> None:
     lines = dict(line.split(maxsplit=1) for line in sample_help().splitlines() if line.startswith("  "))
     defaults = ("ckpt=null", "out=samples.png", "n=64", "seed=0", "weights=ema", "batch_size=100", "bf16=false")
-    assert lines.keys() == {*defaults, "device=auto", "export=null", "sampler=ddim"}
+    assert lines.keys() == {*defaults, "device=auto", "trust=null", "export=null", "sampler=ddim"}
 
 
 # --- pictures

@@ -14,10 +14,10 @@ from runs import TINY_DDPM, tiny_run, weights
 
 from gvr_lightning.app import sample
 from gvr_lightning.callbacks.generation import Generation
+from gvr_lightning.checkpoint import load_network
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.errors import Interrupted, UserError
-from gvr_lightning.instantiate import load_network
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.recording.csv import read_metrics
 from gvr_lightning.recording.images import save_grid

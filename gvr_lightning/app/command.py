@@ -1,9 +1,13 @@
-"""What ``gvr-sample`` and ``gvr-report`` have in common: help, one line for a mistake, exit statuses."""
+"""What the commands have in common: help, one line for a mistake, exit statuses."""
 
 import sys
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 from gvr_lightning.errors import UserError
+
+TRACEBACK = "traceback.txt"
 
 
 def command(arguments: list[str], help_page: Callable[[], str], work: Callable[[list[str]], object]) -> None:
@@ -14,11 +18,22 @@ def command(arguments: list[str], help_page: Callable[[], str], work: Callable[[
     try:
         print(work(arguments))
     except UserError as error:
-        _stop(error)
+        _stop(f"{error}{keep_details(error, Path(tempfile.gettempdir()))}")
     except OSError as error:
         _stop(f"cannot read or write: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def keep_details(error: UserError, folder: Path) -> str:
+    """Write what a mistake's line leaves out, if anything, into the folder; returns what the line has to say of it."""
+    path = folder / TRACEBACK
+    try:
+        if error.details:
+            path.write_text(error.details, encoding="utf-8")
+    except OSError:  # the line counts
+        return ""
+    return f"; the traceback is in {path}" if error.details else ""
 
 
 def _stop(error: object) -> None:

@@ -1,17 +1,20 @@
 """What ``gvr-sample`` does: a trained network from wherever it lies, images to wherever they are wanted."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gvr_lightning.app.build import build_sampler
+from gvr_lightning.checkpoint import load_network
+from gvr_lightning.config.trust import names, require_own
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.pipeline import is_pipeline, load_pipeline, save_pipeline
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import draw
 from gvr_lightning.errors import UserError
-from gvr_lightning.instantiate import load_network, make
+from gvr_lightning.instantiate import make
 from gvr_lightning.models.unet import to_diffusers
 from gvr_lightning.recording.images import save_grid, save_images
 
@@ -28,6 +31,7 @@ def draw_images(
     batch_size: int = 100,
     bf16: bool = False,
     device: str = "auto",
+    trust: str | Sequence[str] | None = None,
     export: str | None = None,
 ) -> Path:
     """Draw ``n`` images, as one grid or one by one; or export the network.
@@ -38,7 +42,7 @@ def draw_images(
     Raises:
         UserError: for a checkpoint that is none of a diffusion model, or settings that do not fit it.
     """
-    network, noise, shape = _trained(Path(ckpt).expanduser(), weights)
+    network, noise, shape = _trained(Path(ckpt).expanduser(), weights, names(trust))
     if export is not None:
         save_pipeline(network, noise, Path(export).expanduser())
         return Path(export).expanduser()
@@ -56,7 +60,7 @@ def draw_images(
     return path
 
 
-def _trained(path: Path, weights: str) -> tuple[Any, Noise, Shape]:
+def _trained(path: Path, weights: str, trust: Sequence[str]) -> tuple[Any, Noise, Shape]:
     """The network, its noise and the images' shape."""
     if is_pipeline(path):
         network, noise = load_pipeline(path)
@@ -67,10 +71,11 @@ def _trained(path: Path, weights: str) -> tuple[Any, Noise, Shape]:
         if not (path / "checkpoints" / "last.ckpt").exists():
             raise UserError(f"ckpt={path}: a folder with neither checkpoints/last.ckpt nor model_index.json")
         path = path / "checkpoints" / "last.ckpt"
-    loaded = load_network(path, weights)
+    loaded = load_network(path, weights, trust)
     if loaded.kind != "ddpm":
         raise UserError(f"ckpt={path}: the checkpoint of a {loaded.kind} run; images are drawn from a task=ddpm run's")
-    return loaded.network, make(loaded.config["task"]["noise"], "task.noise"), loaded.image_shape
+    node = require_own(loaded.config["task"].get("noise"), "task.noise", path, "task")
+    return loaded.network, make(node, "task.noise", wanted=Noise), loaded.image_shape
 
 
 def _device(name: str) -> torch.device:

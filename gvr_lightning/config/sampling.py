@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.overrides import parse
-from gvr_lightning.config.ranges import FLAG, NULL, TEXT, Rule, one_of, whole
+from gvr_lightning.config.ranges import FLAG, NULL, TEXT, WORDS, Rule, one_of, whole
 from gvr_lightning.config.wording import show, suggest
 from gvr_lightning.errors import UserError
 
@@ -22,6 +22,7 @@ SETTINGS: dict[str, tuple[Any, Rule, str]] = {  # name: default, what it must be
     "batch_size": (100, whole(1), "images drawn at a time"),
     "bf16": (False, FLAG, "the network in bfloat16"),
     "device": ("auto", TEXT, "cpu, cuda, ...; auto: a GPU if there is one"),
+    "trust": (None, TEXT | WORDS | NULL, "a network of somebody else's that the checkpoint names, if you trust it"),
     "export": (None, TEXT | NULL, "a folder, to write the network to as a diffusers pipeline; then out is not written"),
 }
 SHORT = ("steps", "eta", "spacing")  # sampler.steps and so on

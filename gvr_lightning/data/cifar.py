@@ -88,14 +88,18 @@ class _Cifar:
             if key not in content:
                 raise UserError(f"{path} is no {self.title} file: it has no {key!r}")
         data = content["data"]
-        if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape != (max(len(data), 1), 3072):
+        if (
+            not isinstance(data, np.ndarray)
+            or data.dtype != np.uint8
+            or data.shape != (max(data.size // 3072, 1), 3072)
+        ):
             found = f"{data.dtype} {data.shape}" if isinstance(data, np.ndarray) else type(data).__name__
             raise UserError(f"{path} is no {self.title} file: 'data' is {found}, not uint8 (n, 3072)")
-        try:
-            labels = np.asarray(content[self.labels])
-        except ValueError:  # lists of unequal lengths
-            labels = np.empty(0, dtype=object)
-        if labels.dtype.kind not in "iu" or labels.shape != data.shape[:1]:
+        labels = content[self.labels]
+        if isinstance(labels, list):  # numpy would ask whatever else it is what it holds, and int64 holds no 2^80
+            whole = all(type(label) is int for label in labels)
+            labels = np.array([min(max(label, -1), self.num_classes) for label in labels] if whole else [], np.int64)
+        if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu" or labels.shape != data.shape[:1]:
             raise UserError(f"{path} is no {self.title} file: {self.labels!r} is not one integer an image, {len(data)}")
         if labels.min() < 0 or labels.max() >= self.num_classes:
             raise UserError(f"{path} is no {self.title} file: a label is outside 0..{self.num_classes - 1}")

@@ -5,7 +5,7 @@ import hashlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 from rich.progress import DownloadColumn, TimeRemainingColumn, TransferSpeedColumn
 
 from gvr_lightning.errors import UserError
+from gvr_lightning.files import locked
 from gvr_lightning.progress import progress_bar
 
 _CHUNK = 1 << 16
@@ -30,7 +31,7 @@ def download(url: str, path: Path, checksum: str, kind: str = "md5") -> None:
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _alone(path.parent):
+        with locked(path.parent):  # two that append to one part would spoil it
             if path.exists():  # another process fetched it while this one waited
                 return
             _fetch_all(url, part)
@@ -43,22 +44,6 @@ def download(url: str, path: Path, checksum: str, kind: str = "md5") -> None:
             raise UserError(f"no space left for {part}: free some and start again, it goes on from there") from error
         reason = error.reason if isinstance(error, URLError) else error
         raise UserError(f"cannot download {url} to {path}: {reason}") from error
-
-
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Let one process at a time download into a folder: two that append to one part would spoil it."""
-    handle = os.open(folder, os.O_RDONLY) if os.name == "posix" else None
-    try:
-        if handle is not None:
-            import fcntl
-
-            with suppress(OSError):  # some network file systems lock no folders
-                fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        if handle is not None:
-            os.close(handle)
 
 
 def _fetch_all(url: str, part: Path) -> None:

@@ -5,6 +5,8 @@ from typing import Any
 
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.errors import UserError
+from gvr_lightning.files import read_json
+from gvr_lightning.models.pretrained_unet import read_unet
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.models.unet import from_diffusers, to_diffusers
 
@@ -31,18 +33,28 @@ def save_pipeline(network: SplitNetwork, noise: Noise, folder: Path) -> None:
 def load_pipeline(folder: Path) -> tuple[SplitNetwork, Noise]:
     """The network of an unconditional pipeline's folder, in evaluation mode, and its noise schedule.
 
+    Its two parts by their own names, and not ``DDPMPipeline.from_pretrained``, which imports what the folder names.
+
     Raises:
         UserError: for a folder that holds no such pipeline.
     """
-    from diffusers import DDPMPipeline
+    import diffusers
     from diffusers.utils import logging
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        pipeline: Any = DDPMPipeline.from_pretrained(str(folder), local_files_only=True)
-        return from_diffusers(pipeline.unet).eval(), Noise.of(pipeline.scheduler)
-    except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError) as error:
+        parts = read_json(folder / "model_index.json")
+        library, scheduler = parts["scheduler"]
+        if parts["unet"] != ["diffusers", "UNet2DModel"] or library != "diffusers":
+            raise ValueError(f"its parts are {parts['unet']} and {parts['scheduler']}")
+        if not str(scheduler).endswith("Scheduler"):
+            raise ValueError(f"{scheduler} is no scheduler")
+        kind: Any = getattr(diffusers, scheduler)
+        settings = read_json(folder / "scheduler" / "scheduler_config.json")
+        net: Any = read_unet(folder / "unet")
+        return from_diffusers(net).eval(), Noise.of(kind.from_config(settings))
+    except (OSError, LookupError, ValueError, RuntimeError, TypeError, AttributeError, ImportError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{folder} holds no unconditional diffusers pipeline: {reason}") from error
 

@@ -1,6 +1,6 @@
 """A classifier of the data's own classes, for images that ImageNet's networks were not made for."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,11 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gvr_lightning.checkpoint import load_network
+from gvr_lightning.config.trust import names
 from gvr_lightning.data.augmentation import Augmentation, normalise
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, channel_moments
 from gvr_lightning.errors import UserError
-from gvr_lightning.instantiate import load_network
 from gvr_lightning.metrics.cached import cache_path, keep, recall, say
 from gvr_lightning.metrics.extractor import Extractor, weights_hash
 from gvr_lightning.models.small_cnn import small_cnn
@@ -25,7 +26,12 @@ WIDTH, BATCH, UPDATES, LR, WEIGHT_DECAY = 16, 64, 600, 0.03, 5e-4
 INIT_SEED, ORDER, SHIFT = 0, 1, 2  # what a random number is for
 
 
-def classifier(data: ViewsDataModule, checkpoint: str | None = None, cache_dir: str | None = None) -> Extractor:
+def classifier(
+    data: ViewsDataModule,
+    checkpoint: str | None = None,
+    cache_dir: str | None = None,
+    trust: str | Sequence[str] | None = None,
+) -> Extractor:
     """Features and logits of a classification network: of a run, or of a small one that is trained on demand.
 
     The latter has 64 features and is made once for a data set, from its official training images, so that runs which
@@ -36,11 +42,12 @@ def classifier(data: ViewsDataModule, checkpoint: str | None = None, cache_dir: 
         data: the images.
         checkpoint: a run's .ckpt; its images had the same shape.
         cache_dir: where the trained network is kept; default: gvr_lightning in the user's cache folder.
+        trust: dotted names of networks of others that the checkpoint may name.
 
     Raises:
         UserError: for a checkpoint that is damaged, of another task or for other images.
     """
-    network = _of_data(data, cache_dir) if checkpoint is None else _of_checkpoint(data, checkpoint)
+    network = _of_data(data, cache_dir) if checkpoint is None else _of_checkpoint(data, checkpoint, names(trust))
     _, height, width = data.image_shape
     num_features = network.network.head.in_features
     return Extractor(network, "classifier", num_features, f"none ({height}x{width} in, as trained)")
@@ -69,8 +76,8 @@ class Classifier(nn.Module):
         return features, self.network.head(features)
 
 
-def _of_checkpoint(data: ViewsDataModule, checkpoint: str) -> Classifier:
-    loaded = load_network(Path(checkpoint).expanduser().absolute())
+def _of_checkpoint(data: ViewsDataModule, checkpoint: str, trust: Sequence[str]) -> Classifier:
+    loaded = load_network(Path(checkpoint).expanduser().absolute(), trust=trust)
     if loaded.kind != "classification":
         raise UserError(
             f"extractor.checkpoint={checkpoint} is of task={loaded.kind}: it must be of task=classification"
