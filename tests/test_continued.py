@@ -1,5 +1,6 @@
 """What the command line makes of ``resume=``: a run's own settings again, and what of them may not change."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.config.resume import continue_run, require_same
+from gvr_lightning.config.resume import continue_run, refuse_another
 from gvr_lightning.errors import UserError
 
 CLASSIFIED = ["name=x", "data=image_folder", "data.root=photos", "label_noise=symmetric", "model=small_cnn"]
@@ -42,11 +43,11 @@ def refusal(folder: Path, *further: str) -> str:
 
 
 def test_a_run_goes_on_with_its_own_settings_and_those_that_follow(start: Start) -> None:
-    folder = start("name=x", "lr=0.1", "resume=null", "hydra.run.dir=a")
+    folder = start("name=x", "lr=0.1", "resume=null", "epochs=7")
     here = [f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
-    assert continue_run([f"resume={folder}"]) == ["name=x", "lr=0.1", "hydra.run.dir=a", *here]
+    assert continue_run([f"resume={folder}"]) == ["name=x", "lr=0.1", "epochs=7", *here]
     assert continue_run(["epochs=9", f"resume='{folder}'", "lr=0.2"]) == [
-        *("name=x", "lr=0.1", "hydra.run.dir=a", "epochs=9", "lr=0.2", *here)
+        *("name=x", "lr=0.1", "epochs=7", "epochs=9", "lr=0.2", *here)
     ]
 
 
@@ -73,8 +74,10 @@ def test_what_is_missing_of_a_run_is_named(start: Start, tmp_path: Path) -> None
     folder = start("name=x")
     (folder / "checkpoints" / "last.ckpt").rename(folder / "checkpoints" / "previous.ckpt")
     assert continue_run([f"resume={folder}"])[0] == "name=x"  # the one before is enough
+    (folder / ".hydra" / "overrides.yaml").unlink()
+    assert f"there is no {folder / '.hydra' / 'overrides.yaml'}" in refusal(folder)
     (folder / "checkpoints" / "previous.ckpt").unlink()
-    for path in ("checkpoints/last.ckpt", "config.yaml", ".hydra/overrides.yaml"):
+    for path in ("checkpoints/last.ckpt", "config.yaml"):
         (folder / path).unlink(missing_ok=True)
         assert f"there is no {folder / path}" in refusal(folder)
 
@@ -107,7 +110,7 @@ def test_what_a_run_is_may_not_change(start: Start) -> None:
         )
     may = ["root=elsewhere", "cache_dir=/x", "workers=2", "on_device=false", "eval_batch_size=7"]  # where data lies
     others = ["lr=0.5", "alpha=3", "epochs=99", "optimizer=adam", "regularizer=gvr", "trainer=cpu", "test_on=best"]
-    further = [*(f"data.{key}" for key in may), *others, "task.clip_norm=1", "-x", "hydra.verbose=true"]
+    further = [*(f"data.{key}" for key in may), *others, "task.clip_norm=1", "--resolve", "hydra.verbose=true"]
     assert continue_run([f"resume={folder}", *further])[: len(CLASSIFIED + further)] == [*CLASSIFIED, *further]
 
 
@@ -131,12 +134,12 @@ def test_what_does_not_compose_is_left_to_the_check(start: Start) -> None:
 
 
 def test_the_run_that_is_there_must_be_the_same(start: Start) -> None:
-    """As resume=auto asks, with a configuration that is composed already."""
-    folder = start(*CLASSIFIED)
-    cfg = OmegaConf.load(folder / "config.yaml")
-    require_same(folder, cfg)
-    cfg.lr, cfg.data.root = 0.9, "elsewhere"
-    require_same(folder, cfg)
-    cfg.seed = 4
-    with pytest.raises(UserError, match=r"cannot change: seed; start a new run"):
-        require_same(folder, cfg)
+    """As a run asks of its checkpoint, with a configuration that is composed already."""
+    before = OmegaConf.to_container(OmegaConf.load(start(*CLASSIFIED) / "config.yaml"))
+    now = copy.deepcopy(before)
+    refuse_another("it", before, now)
+    now["lr"], now["data"]["root"] = 0.9, "elsewhere"
+    refuse_another("it", before, now)
+    now["seed"] = 4
+    with pytest.raises(UserError, match=r"it: a run's model and data cannot change: seed; start a new run"):
+        refuse_another("it", before, now)

@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_dir
 
 from gvr_lightning.app.draw import draw_images
 from gvr_lightning.app.job import train
+from gvr_lightning.checkpoint import load_network
 from gvr_lightning.config.check import check
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.folder import conf_folder
@@ -19,7 +20,7 @@ from gvr_lightning.config.moved import MODULES, current
 from gvr_lightning.config.resume import continue_run
 from gvr_lightning.config.sampling import read_sample_line
 from gvr_lightning.config.signatures import locate, signature
-from gvr_lightning.instantiate import load_network, make
+from gvr_lightning.instantiate import make
 from gvr_lightning.report.runs import find_runs
 
 EARLIER = Path(__file__).parent / "earlier"
@@ -47,7 +48,7 @@ def resumed(folder: Path, *further: str) -> dict[str, Any]:
     check(overrides, multirun=False)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=[text for text in overrides if not text.startswith("hydra.")])
-    return train(cfg, folder)
+    return train(cfg, folder, [])
 
 
 def epochs(folder: Path) -> list[dict[str, str]]:

@@ -17,13 +17,13 @@ from test_task import data, fit, task
 from torch import Tensor
 
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.data.image_set import Splits
 from gvr_lightning.distributed import launch as launching
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.errors import TrainingError, UserError
-from gvr_lightning.files import load_checkpoint
 from gvr_lightning.models.resnet import resnet
 
 TRAIN = Path(__file__).parents[1] / "train.py"
@@ -248,7 +248,7 @@ def test_a_checkpoint_of_an_earlier_version_keeps_the_metrics(tmp_path: Path) ->
     before = rows(tmp_path)
     path = tmp_path / "checkpoints" / "last.ckpt"
     checkpoint = load_checkpoint(path)
-    del checkpoint["metrics_rows"], checkpoint["skipped"]
+    del checkpoint["metrics_rows"], checkpoint["metrics"], checkpoint["skipped"]
     torch.save(checkpoint, path)
     tiny_run(tmp_path, f"resume={tmp_path}", "epochs=3")
     assert rows(tmp_path)[: len(before)] == before and len(rows(tmp_path)) == len(before) + 2

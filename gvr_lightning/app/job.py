@@ -5,12 +5,12 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from gvr_lightning.app.folder import taken
 from gvr_lightning.app.run import run
 from gvr_lightning.app.trainer import backend, processes_wanted
 from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
 from gvr_lightning.config.lookup import config_hash
 from gvr_lightning.config.moved import current
-from gvr_lightning.config.resume import require_same
 from gvr_lightning.distributed.external import Place
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.distributed.place import broadcast, join
@@ -18,12 +18,13 @@ from gvr_lightning.errors import TrainingError
 from gvr_lightning.recording.summary import read_summary, write_failure
 
 
-def train(cfg: DictConfig, folder: Path, place: Place | None = None) -> dict[str, Any]:
-    """Run a job.
+def train(cfg: DictConfig, folder: Path, overrides: list[str], place: Place | None = None) -> dict[str, Any]:
+    """Run a job; one at a time in a folder.
 
     Args:
         cfg: its composed configuration.
         folder: its own.
+        overrides: that it was composed with.
         place: of this process, where torchrun or srun started several; then the first one's folder counts.
 
     Returns:
@@ -36,32 +37,36 @@ def train(cfg: DictConfig, folder: Path, place: Place | None = None) -> dict[str
     if place is not None:
         join(place, backend(cfg.trainer))
         folder = Path(broadcast(str(folder)))
-        return run(_settled(cfg, folder), folder)
+        with taken(folder, place.rank == 0):
+            return run(_settled(cfg, folder), folder, overrides)
+    with taken(folder):
+        return _train_here(cfg, folder, overrides)
+
+
+def _train_here(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
     done = _finished(cfg, folder) if cfg.resume == "auto" else None
     if done is not None:
         return done
     cfg, processes = _settled(cfg, folder), processes_wanted(cfg.trainer)
     if processes == 1:
-        return run(cfg, folder)
+        return run(cfg, folder, overrides)
     config: Any = OmegaConf.to_container(cfg, resolve=True)  # the processes do not know Hydra's own values
     try:
-        launch(_run, (config, folder), processes, backend(cfg.trainer))
+        launch(_run, (config, folder, overrides), processes, backend(cfg.trainer))
     except TrainingError as error:  # perhaps of a process that was killed, and wrote nothing
         write_failure(folder, config, error)
         raise
     return read_summary(folder)
 
 
-def _run(config: dict[str, Any], folder: Path) -> None:
-    run(OmegaConf.create(config), folder)
+def _run(config: dict[str, Any], folder: Path, overrides: list[str]) -> None:
+    run(OmegaConf.create(config), folder, overrides)
 
 
 def _settled(cfg: DictConfig, folder: Path) -> DictConfig:
     """``resume=auto`` decided: on with what is there, or from the start."""
     if cfg.resume == "auto":
         there = any((folder / "checkpoints" / name).exists() for name in (LAST, PREVIOUS))
-        if there:
-            require_same(folder, cfg)
         cfg.resume = str(folder) if there else None
     return cfg
 

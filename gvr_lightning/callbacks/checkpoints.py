@@ -14,10 +14,11 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import TrainingError, UserError
-from gvr_lightning.files import atomic, load_checkpoint
+from gvr_lightning.files import atomic
 
 LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
 
@@ -132,8 +133,10 @@ class Checkpoints(Checkpoint):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Runs after the task's own hook, so the schedule has been stepped."""
         value = trainer.callback_metrics.get(self.monitor)
-        best = math.nan if self.best is None else self.best  # not a number: whatever comes is better
-        better = value is None or math.isnan(best) or self.sign * float(value) > self.sign * best
+        better = self.best is None  # also while there is no validation; not after an epoch that has none
+        if value is not None and not better:
+            best = self.best or 0.0
+            better = math.isnan(best) or self.sign * float(value) > self.sign * best  # of NaN whatever comes is
         if better:
             self.best, self.best_epoch = None if value is None else float(value), trainer.current_epoch
         self.save(trainer)

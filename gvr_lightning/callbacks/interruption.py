@@ -3,6 +3,8 @@
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -14,10 +16,29 @@ from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import STOPPING, Interrupted
 
 
+@contextmanager
+def signals_interrupt() -> Iterator[None]:
+    """Signals raise :class:`Interrupted` at once: while a run is built there is nothing to save."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def receive(signum: int, frame: FrameType | None) -> None:
+        raise Interrupted(signum)
+
+    before = {signum: signal.signal(signum, receive) for signum in STOPPING}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
 class Interruption(Callback):
     """Turns the first signal into a checkpoint after the update (or the epoch's validation) that is under way.
 
     A second signal stops at once. Outside of training a signal stops at once too: then the last checkpoint holds all.
+    While the run leaves its summary, the first one changes nothing.
     Of several processes it is enough that one gets the signal; all stop after the same update.
 
     Args:
@@ -27,7 +48,7 @@ class Interruption(Callback):
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints, self._agreement = checkpoints, Agreement()
         self.signum: int | None = None
-        self.training = False
+        self.training = self.leaving = False
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
@@ -45,6 +66,9 @@ class Interruption(Callback):
             signal.signal(signum, self._receive)
 
     def _receive(self, signum: int, frame: FrameType | None) -> None:
+        if self.leaving and self.signum is None:
+            self.signum = signum
+            return
         if self.signum is not None or not self.training:
             raise Interrupted(signum)
         self.signum = signum

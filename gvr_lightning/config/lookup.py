@@ -21,8 +21,10 @@ def kind(config: Config, path: str) -> str:
 
 
 def config_hash(config: Config) -> str:
-    """The sha256 of what defines a run: its name, its sweep's folder and where it was resumed from do not."""
-    defining = {key: value for key, value in config.items() if key not in ("name", "resume")}
+    """The sha256 of what defines a run: its name, its sweep's folder, where it was resumed from, and trust do not."""
+    defining = {key: value for key, value in config.items() if key not in ("name", "resume", "trust")}
+    if "trust" in (config.get("extractor") or {}):
+        defining["extractor"] = {key: value for key, value in config["extractor"].items() if key != "trust"}
     if "sweep" in (config.get("logger") or {}):  # of logger=wandb, with the time in it
         defining["logger"] = {key: value for key, value in config["logger"].items() if key != "sweep"}
     return hashlib.sha256(json.dumps(defining, sort_keys=True).encode()).hexdigest()

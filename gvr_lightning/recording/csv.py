@@ -3,7 +3,9 @@
 import csv as csv_format
 from abc import abstractmethod
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +63,19 @@ class CsvLogger(Logger):
         if new:
             self._rewrite()
         else:
-            with self.path.open("a", newline="") as file:
+            with _naming(self.path), self.path.open("a", newline="") as file:
                 csv_format.DictWriter(file, self.columns).writerow(row)
 
+    def text(self) -> str:
+        """What the file holds."""
+        file = StringIO(newline="")
+        writer = csv_format.DictWriter(file, self.columns)
+        writer.writeheader()
+        writer.writerows(self.rows)
+        return file.getvalue()
+
     def _rewrite(self) -> None:
-        temporary = self.path.with_name(f".{self.path.name}.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv_format.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(self.rows)
-        temporary.replace(self.path)
+        restore_metrics(self.path, self.text())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -95,6 +100,25 @@ def trackers(loggers: Iterable[Any]) -> list[Tracker]:
     return [logger for logger in loggers if isinstance(logger, Tracker)]
 
 
-def rows_written(loggers: Iterable[Any]) -> int:
-    """How many rows metrics.csv has."""
-    return next((len(logger.rows) for logger in loggers if isinstance(logger, CsvLogger)), 0)
+def written(loggers: Iterable[Any]) -> tuple[int, str | None]:
+    """How many rows metrics.csv has, and all of it, which a checkpoint holds."""
+    return next(((len(logger.rows), logger.text()) for logger in loggers if isinstance(logger, CsvLogger)), (0, None))
+
+
+def restore_metrics(path: Path, text: str) -> None:
+    """Write a metrics.csv, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with _naming(path):
+        with temporary.open("w", newline="") as file:
+            file.write(text)
+        temporary.replace(path)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """A full disk does not say which file it was."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise

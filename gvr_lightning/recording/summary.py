@@ -1,6 +1,7 @@
 """summary.json: the final figures of a run, and what made them."""
 
 import json
+import math
 import os
 import platform
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 import torch
 
 from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.errors import Interrupted
 from gvr_lightning.files import atomic
 
 SUMMARY = "summary.json"
@@ -28,8 +30,17 @@ PACKAGES = (
 
 
 def write_summary(path: Path, summary: dict[str, Any]) -> None:
-    """Write it whole or not at all."""
-    atomic(path, lambda temporary: temporary.write_text(json.dumps(summary, indent=2) + "\n"))
+    """Write it whole or not at all; a figure that is infinite or not a number, which JSON has not, is null."""
+    text = json.dumps(_finite(summary), indent=2, allow_nan=False)
+    atomic(path, lambda temporary: temporary.write_text(text + "\n"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_summary(folder: Path) -> dict[str, Any]:
@@ -44,7 +55,9 @@ def read_summary(folder: Path) -> dict[str, Any]:
 def write_failure(folder: Path, config: dict[str, Any], error: object) -> None:
     """The summary of a run that could not say itself how it ended; what it had said before stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_summary(folder / SUMMARY, {**origin(config), **read_summary(folder), "status": "failed", "error": str(error)})
+    stopped = isinstance(error, Interrupted)
+    outcome = {"status": "interrupted"} if stopped else {"status": "failed", "error": str(error)}
+    write_summary(folder / SUMMARY, {**origin(config), **read_summary(folder), **outcome})
 
 
 def origin(config: dict[str, Any]) -> dict[str, Any]:

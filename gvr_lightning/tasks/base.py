@@ -50,8 +50,6 @@ class BaseTask(RecordingTask):
     """
 
     kind: str  # the task's name in summary.json
-    monitor: str  # the metric that decides which checkpoint is the best
-    mode: str  # whether its "max" or "min" is
     needs: str  # what the network has to give, "classes" or "images"; with images it is a model that draws some
 
     def __init__(
@@ -101,9 +99,20 @@ class BaseTask(RecordingTask):
         optimizer = self.make_optimizer([p for p in self.model.parameters() if p.requires_grad])
         if self.wrap is not None:
             optimizer = self.wrap(optimizer)
+        if not isinstance(optimizer, Optimizer):
+            raise UserError(f"optimizer: gives a {type(optimizer).__name__}, not a torch.optim.Optimizer")
+        return {"optimizer": optimizer, "lr_scheduler": self.scheduled(optimizer)._asdict()}
+
+    def scheduled(self, optimizer: Optimizer, step: int = 0, epoch: int = 0) -> Schedule:
+        """The schedule of an optimizer, from an update and an epoch to the end of the run."""
         steps, epochs = int(self.trainer.estimated_stepping_batches), self.trainer.max_epochs or 1
-        schedule = self.make_schedule(optimizer, steps=steps, epochs=epochs)
-        return {"optimizer": optimizer, "lr_scheduler": schedule._asdict()}
+        schedule: Schedule = self.make_schedule(optimizer, steps=steps - step, epochs=epochs - epoch)
+        if not isinstance(schedule, Schedule) or schedule.interval not in ("step", "epoch"):
+            raise UserError(
+                f"scheduler: gives a {type(schedule).__name__}, not Schedule(scheduler, 'step' or 'epoch') of"
+                " gvr_lightning.optim.schedules"
+            )
+        return schedule
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update; ``global_step`` counts these."""

@@ -1,5 +1,6 @@
 """What happens when training diverges."""
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +11,7 @@ from gvr_lightning.errors import TrainingError
 from gvr_lightning.methods.penalty import RegularizedLoss
 
 STOP, SKIP = "stop", "skip"
+ADVICE = ", a lower alpha, task.clip_norm=1, trainer.precision=32, or task.non_finite=skip"
 
 
 class NonFinite:
@@ -68,6 +70,28 @@ def not_finite(loss: RegularizedLoss, trainer: Any) -> TrainingError:
     what = "loss" if not bool(loss.total.isfinite()) else "gradient"
     return TrainingError(
         f"the {what} is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): losses {views}"
-        f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}), a lower alpha,"
-        f" task.clip_norm=1, trainer.precision=32, or task.non_finite=skip"
+        f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}){ADVICE}"
     )
+
+
+def require_finite_weights(task: nn.Module) -> None:
+    """Called once training has ended: what the last update made of the weights no loss has shown.
+
+    Raises:
+        TrainingError: for a weight or a running statistic that is infinite or NaN.
+    """
+    for name, value in task.state_dict().items():
+        whole = value.full_tensor() if hasattr(value, "full_tensor") else value
+        if whole.is_floating_point() and not bool(whole.isfinite().all()):
+            raise TrainingError(f"{name} is not finite at the end of training: try a lower lr{ADVICE}")
+
+
+def require_finite_figures(figures: dict[str, float]) -> None:
+    """Called with what the test found.
+
+    Raises:
+        TrainingError: for a figure that is infinite or NaN.
+    """
+    for name, value in figures.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise TrainingError(f"{name} is {value} at the end of training: try a lower lr{ADVICE}")

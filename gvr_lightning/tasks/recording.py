@@ -2,15 +2,18 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gvr_lightning.data.batch import Batch
+from gvr_lightning.errors import UserError
 from gvr_lightning.methods.penalty import RegularizedLoss
-from gvr_lightning.recording.csv import rows_written
+from gvr_lightning.recording.csv import written
 from gvr_lightning.recording.epoch_row import EpochRow
 from gvr_lightning.tasks.finite import NonFinite, not_finite
 from gvr_lightning.tasks.means import RunningMeans
@@ -24,6 +27,8 @@ class RecordingTask(LightningModule):
         max_skipped: updates of a run that may be skipped.
     """
 
+    monitor: str  # the metric that decides which checkpoint is the best
+    mode: str  # whether its "max" or "min" is
     config: dict[str, Any] | None = None  # what made the run, kept in its checkpoints
 
     def __init__(self, non_finite: str = "stop", max_skipped: int = 100) -> None:
@@ -41,11 +46,25 @@ class RecordingTask(LightningModule):
         weighted, total = means.pop("weighted", 0.0), means.pop("total", 0.0)
         return {**means, "penalty_share": weighted / total if total else 0.0}
 
-    def step_schedule(self, interval: str) -> None:
-        """Step the schedules that count in "step" or "epoch"."""
+    def step_schedule(self, interval: str, figures: Mapping[str, float] | None = None) -> None:
+        """Step the schedules that count in "step" or "epoch"; one that follows a metric takes it from the figures."""
         for config in self.trainer.lr_scheduler_configs:
-            if config.interval == interval:
-                config.scheduler.step()  # type: ignore[call-arg]
+            if config.interval != interval:
+                continue
+            scheduler: Any = config.scheduler
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(self._followed(scheduler.mode, figures or {}))
+            else:
+                scheduler.step()
+
+    def _followed(self, mode: str, figures: Mapping[str, float]) -> float:
+        """What is followed: what decides on the best checkpoint, or the loss; without validation that of training."""
+        wanted = [self.monitor] if mode == self.mode else []
+        wanted += ["val/loss", "train/loss"] if mode == "min" else []
+        name = next((name for name in wanted if name in figures), None)
+        if name is None:
+            raise UserError(f"scheduler: mode={mode} by epoch has no metric to follow here; use mode=min, by epoch")
+        return float(figures[name])
 
     @torch.no_grad()
     def record(self, parts: list[tuple[Batch, RegularizedLoss]]) -> None:
@@ -77,7 +96,8 @@ class RecordingTask(LightningModule):
             train["train/skipped"] = float(self.non_finite.skipped)
         self.log_dict(train, logger=False)  # for callbacks that monitor them
         self.epoch_row.add({"epoch": self.current_epoch, "lr": optimizer.param_groups[0]["lr"], **train})
-        self.step_schedule("epoch")
+        measured = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+        self.step_schedule("epoch", {**measured, **train})
         self._log(self.epoch_row.end())
         self.means.reset()
 
@@ -85,7 +105,7 @@ class RecordingTask(LightningModule):
         """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
         checkpoint["epoch_means"], checkpoint["skipped"] = self.means.state_dict(), self.non_finite.skipped
         checkpoint["last_row"], checkpoint["config"] = self.epoch_row.last, self.config
-        checkpoint["metrics_rows"] = rows_written(self.loggers)
+        checkpoint["metrics_rows"], checkpoint["metrics"] = written(self.loggers)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take them up again."""

@@ -1,0 +1,152 @@
+"""A run that goes on by another command line: what of its optimizer and its schedule is another takes effect.
+
+The learning rate goes on as that of a run which had had the new settings from its beginning. What cannot take effect
+is refused before anything is touched.
+"""
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from gvr_lightning.distributed.batch import rank_and_size
+from gvr_lightning.errors import UserError
+from gvr_lightning.optim.schedules import Schedule
+
+Config = dict[str, Any]
+OF_HYDRA = ("_partial_", "_convert_", "_recursive_")
+
+
+@dataclass
+class Changes:
+    """What differs from the configuration in the checkpoint.
+
+    Args:
+        new_optimizer: the class is another one, whose state starts afresh.
+        settings: of the optimizer, that have other values.
+        new_schedule: the class is another one, which starts afresh, over what remains of the run.
+        reschedule: the schedule has another length, other settings or another learning rate.
+        ratio: of the learning rates, new to old.
+        said: each of these in words.
+    """
+
+    new_optimizer: bool = False
+    settings: tuple[str, ...] = ()
+    new_schedule: bool = False
+    reschedule: bool = False
+    ratio: float = 1.0
+    said: list[str] = field(default_factory=list)
+
+
+def changes(before: Config, now: Config) -> Changes:
+    """Compare two resolved configurations of one run."""
+    (optimizer, schedule, epochs), (its, of_it, more) = _parts(before), _parts(now)
+    found = Changes(optimizer.get("_target_") != its.get("_target_"))
+    if found.new_optimizer:
+        found.said.append(f"the optimizer starts afresh, as {its.get('_target_')}")
+    else:
+        found.settings = _differing(optimizer, its)
+        found.said += [f"optimizer.{k}={its.get(k)} instead of {optimizer.get(k)}" for k in found.settings]
+    found.new_schedule = schedule.get("_target_") != of_it.get("_target_")
+    if found.new_schedule:
+        found.said.append(f"the schedule starts afresh over what remains, as {of_it.get('_target_')}")
+    else:
+        found.said += [
+            f"scheduler.{k}={of_it.get(k)} instead of {schedule.get(k)}" for k in _differing(schedule, of_it)
+        ]
+        found.said += [f"the schedule is that of {more} epochs instead of {epochs}"] if more != epochs else []
+    found.reschedule = found.new_optimizer or "lr" in found.settings or schedule != of_it or more != epochs
+    if "lr" in found.settings and optimizer.get("lr") and its.get("lr"):
+        found.ratio = its["lr"] / optimizer["lr"]
+    return found
+
+
+def _parts(config: Config) -> tuple[Config, Config, Any]:
+    nodes = (
+        {k: v for k, v in (config.get(key) or {}).items() if k not in OF_HYDRA} for key in ("optimizer", "scheduler")
+    )
+    return (*nodes, (config.get("trainer") or {}).get("max_epochs"))  # type: ignore[return-value]
+
+
+def _differing(before: Config, now: Config) -> tuple[str, ...]:
+    return tuple(sorted(k for k in before.keys() | now.keys() if k != "_target_" and before.get(k) != now.get(k)))
+
+
+class Continuation(Callback):
+    """Carries the changes out once Lightning has restored the rest.
+
+    Args:
+        found: the changes; none for a run that starts.
+
+    Attributes:
+        start: the update and the epoch at which the schedule began.
+    """
+
+    def __init__(self, found: Changes | None = None) -> None:
+        self.found = found or Changes()
+        self.start = {"step": 0, "epoch": 0}
+
+    def require(self, task: Any) -> None:
+        """Refuse what cannot take effect.
+
+        Raises:
+            UserError: for a setting that the optimizer does not keep by parameter group.
+        """
+        if self.found.settings:
+            groups = task.make_optimizer([p for p in task.model.parameters() if p.requires_grad]).param_groups
+            for name in self.found.settings:
+                if any(name not in group for group in groups):
+                    raise UserError(f"optimizer.{name}: cannot be another for a run that goes on; start a new run")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the schedule began."""
+        return dict(self.start)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Likewise."""
+        self.start = dict(state_dict)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Forget the state of what is of another class."""
+        if self.found.new_optimizer:
+            checkpoint["optimizer_states"] = []
+        if self.found.new_schedule:
+            checkpoint["lr_schedulers"] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Everything has been restored; before the first update."""
+        task: Any = pl_module
+        if not (self.found.settings or self.found.reschedule):
+            return
+        optimizer = trainer.optimizers[0]
+        fresh = task.make_optimizer([p for p in task.model.parameters() if p.requires_grad])
+        for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+            group.update({name: new[name] for name in self.found.settings if name != "lr"})
+        if self.found.reschedule:
+            self._reschedule(trainer, task, optimizer, fresh)
+        if rank_and_size()[0] == 0:
+            rate = f"the learning rate is {optimizer.param_groups[0]['lr']:.4g}"
+            print("; ".join([*self.found.said, rate]), file=sys.stderr)
+
+    def _reschedule(self, trainer: Trainer, task: Any, optimizer: Optimizer, fresh: Optimizer) -> None:
+        (config,) = trainer.lr_scheduler_configs
+        if isinstance(config.scheduler, ReduceLROnPlateau) and not self.found.new_schedule:  # it has no length
+            for group in optimizer.param_groups:
+                group["lr"] *= self.found.ratio
+            return
+        now = {"step": trainer.global_step, "epoch": trainer.current_epoch}
+        if self.found.new_schedule:
+            self.start = now
+        for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
+            group["lr"] = new["lr"]
+            group.pop("initial_lr", None)
+        schedule: Schedule = task.scheduled(optimizer, **self.start)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Detected call of `lr_scheduler.step")  # the updates were done before
+            for _ in range(now[schedule.interval] - self.start[schedule.interval]):
+                schedule.scheduler.step()
+        config.scheduler, config.interval = schedule.scheduler, schedule.interval
