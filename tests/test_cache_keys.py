@@ -231,8 +231,13 @@ def test_what_is_noted_is_believed(root: Path, tmp_path: Path) -> None:
     """So that a second start reads no image."""
     content = "a" * 64
     (tmp_path / "cache").mkdir()
-    Cache(str(tmp_path / "cache")).remember(list_images(root).stamp(), content)
-    assert load(root).hash == hashlib.sha256(json.dumps([1, content, None, 3]).encode()).hexdigest()
+    cache, stamp = Cache(str(tmp_path / "cache")), list_images(root).stamp()
+    cache.remember(stamp, content)
+    assert load(root).hash != (plain := hashlib.sha256(json.dumps([1, content, None, 3]).encode()).hexdigest())
+    for top, settings in ((0, []), (4095, [[0.0, 4095.0]])):
+        cache.remember(f"{stamp}-top", f"{top:064x}")
+        expected = hashlib.sha256(json.dumps([1, content, None, 3, *settings]).encode()).hexdigest()
+        assert load(root).hash == expected and (expected == plain) == (top == 0)
 
 
 # --- entries
@@ -323,14 +328,19 @@ def test_a_folder_of_an_unknown_user_is_named() -> None:
 # --- which files, and how they are read
 
 
-@pytest.mark.parametrize("extension", ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "JPG", "gif"])
+@pytest.mark.parametrize(
+    "extension", ["jpg", "jpeg", "png", "ppm", "bmp", "pgm", "tif", "tiff", "webp", "JPG", "gif", "jfif"]
+)
 def test_images_go_by_their_extension(tmp_path: Path, extension: str) -> None:
     for part in ("train", "test"):
         (tmp_path / part / "a").mkdir(parents=True)
         Image.new("L", (2, 2)).save(tmp_path / part / "a" / "0.png")
     Image.new("L", (2, 2)).save(tmp_path / "train" / "a" / f"1.{extension}")
-    found = [file.name for file in list_images(tmp_path).files]
-    assert found == ["train/a/0.png", *([] if extension == "gif" else [f"train/a/1.{extension}"]), "test/a/0.png"]
+    for other in ("txt", "npy", "TXT"):
+        (tmp_path / "test" / "a" / f"x.{other}").touch()
+    listing = list_images(tmp_path)
+    assert [file.name for file in listing.files] == ["train/a/0.png", f"train/a/1.{extension}", "test/a/0.png"]
+    assert listing.left_out == {".txt": 2, ".npy": 1}
 
 
 @pytest.mark.parametrize("size", [(12, 20), (20, 12), (13, 10), (10, 15), (7, 7), (31, 8), (9, 40)])
@@ -368,7 +378,21 @@ def test_every_orientation_comes_upright(tmp_path: Path, orientation: int) -> No
     np.testing.assert_array_equal(decode_image(tmp_path / "x.png", 3, None), np.stack([upright] * 3))
 
 
-@pytest.mark.parametrize(("value", "grey"), [(0, 0), (255, 0), (256, 1), (65535, 255), (65536, None), (-1, None)])
+@pytest.mark.parametrize(
+    ("value", "grey"),
+    [
+        (0, 0),
+        (7, 7),
+        (255, 255),
+        (256, 64),
+        (4095, 255),
+        (4096, 64),
+        (16384, 64),
+        (65535, 255),
+        (65536, None),
+        (-1, None),
+    ],
+)
 def test_deep_grey_is_scaled_and_deeper_refused(tmp_path: Path, value: int, grey: int | None) -> None:
     Image.fromarray(np.full((2, 3), value, dtype=np.int32)).save(tmp_path / "x.tif")
     if grey is not None:

@@ -464,7 +464,10 @@ def test_image_folder_decodes_in_order(folder: Path, capsys: pytest.CaptureFixtu
         with Image.open(folder / name) as image:
             np.testing.assert_array_equal(splits.train.images[i], np.asarray(image).transpose(2, 0, 1))
     captured = capsys.readouterr()
-    assert captured.out == "" and captured.err.splitlines() == ["reading 16 images", "decoding 16 images"]
+    assert captured.out == "" and captured.err.splitlines() == [
+        "data: files that are no images are left out: 1 .txt",
+        *("reading 16 images", "decoding 16 images"),
+    ]
     splits.train.images[0] = 0  # a private copy: the cache stays as it is
     assert load(folder).train.images[0].any()
 
@@ -509,6 +512,63 @@ def test_image_modes(tmp_path: Path) -> None:
     colour.convert("F").save(tmp_path / "float.tif")
     with pytest.raises(ValueError, match="floating-point"):
         decode_image(tmp_path / "float.tif", 3, None)
+
+
+@pytest.mark.parametrize(("highest", "shift"), [(255, 0), (1000, 2), (4095, 4), (9000, 6), (65535, 8)])
+def test_deep_grey_keeps_the_levels_of_its_data_set(
+    folder: Path, highest: int, shift: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in folder.rglob("*.png"):
+        path.unlink()
+    values, random = [], np.random.default_rng(0)
+    for part, name in (("train", "class_0"), ("train", "class_1"), ("test", "class_0"), ("train", "class_2")):
+        (folder / part / name).mkdir(exist_ok=True)
+        pixels = random.integers(0, highest // 3, (5, 6)).astype(np.uint16 if highest > 255 else np.int32)
+        values.append(pixels)
+        Image.fromarray(pixels).save(folder / part / name / "a.tif")
+    shutil.rmtree(folder / "test" / "class_1"), shutil.rmtree(folder / "test" / "class_2")
+    values[-1][0, 0] = highest  # of one image; it decides on all
+    Image.fromarray(values[-1]).save(folder / "train" / "class_2" / "a.tif")
+    found = load(folder, channels=1)
+    for i, at in enumerate((0, 1, 3)):
+        np.testing.assert_array_equal(found.train.images[i, 0], values[at] >> shift)
+    np.testing.assert_array_equal(found.test.images[0, 0], values[2] >> shift)
+    said = capsys.readouterr().err
+    assert said.count(f"from 0 to {2 ** (8 + shift) - 1} become 0 to 255") == 1
+    assert same(found, load(folder, channels=1)) and "become" not in capsys.readouterr().err
+    other = load(folder, channels=1, value_range=[0, 2 * highest])
+    scaled = np.round(values[0] * (255 / (2 * highest)))
+    assert other.hash != found.hash and np.abs(other.train.images[0, 0].numpy() - scaled).max() <= 1
+
+
+def test_floating_point_and_negative_images_need_their_range(folder: Path) -> None:
+    for path in folder.rglob("*.png"):
+        Image.fromarray(np.linspace(-1, 1, 144, dtype=np.float32).reshape(12, 12)).save(path.with_suffix(".tif"))
+        path.unlink()
+    assert "set data.value_range" in error_of(lambda: load(folder, channels=1))
+    found = load(folder, channels=1, value_range=[-1, 1]).train.images[0, 0].flatten().tolist()
+    assert found[0] == 0 and found[-1] == 255 and found == sorted(found) and len(set(found)) == 144
+    assert "lowest and the highest" in error_of(lambda: ImageFolder(folder, value_range=[1, 0]))
+
+
+def test_a_data_set_with_val_in_the_place_of_test(folder: Path) -> None:
+    expected = load(folder)
+    (folder / "test").rename(folder / "val")
+    assert f"no folder {folder / 'test'}" in (said := error_of(lambda: load(folder))) and "data.test_folder=val" in said
+    found = load(folder, test_folder="val")
+    assert torch.equal(found.test.images, expected.test.images) and found.classes == expected.classes
+    for wrong in ("..", "train", "a/b"):
+        assert "data.test_folder" in error_of(lambda wrong=wrong: ImageFolder(folder, test_folder=wrong))  # type: ignore[misc]
+
+
+def test_what_is_no_image_is_left_out_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    expected = load(folder)
+    os.mkfifo(folder / "train" / "class_0" / "pipe.png")
+    for name in ("a.npy", "b.npy", "Thumbs.db", "README"):
+        (folder / "train" / "class_0" / name).write_bytes(b"x")
+    capsys.readouterr()
+    assert same(expected, load(folder))
+    assert "left out: 1 .db, 2 .npy, 1 no ending, 1 pipe or device" in capsys.readouterr().err
 
 
 def test_image_folder_that_is_not_one(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 <folder>/<key>/images.npy, targets.npy, meta.json
 <folder>/index/<stamp>       the content hash of files whose names, sizes and times have this stamp
+<folder>/index/<stamp>-top   the largest value that their images of more than 8 bits may have, 0 without any; in hex
 """
 
 import os

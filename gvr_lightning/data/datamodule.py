@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, rows_here
-from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out
+from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.data.label_noise import LabelNoise, mislabelled
 from gvr_lightning.distributed.batch import rank_and_size
@@ -77,7 +77,7 @@ class ViewsDataModule(LightningDataModule):
         """
         if self.splits is not None:
             return
-        self.splits = self.source()
+        self.splits = require_whole(self.source())
         train, test = self.splits.train, self.splits.test
         n = len(train.targets)
         self.train_index, self.val_index = held_out(n, self.val_fraction, self.max_train)
@@ -172,6 +172,7 @@ class ViewsDataModule(LightningDataModule):
             "data_hash": self.data_hash,
             "image_shape": list(self.image_shape),
             "num_classes": self.num_classes,
+            "classes": list(self._splits.classes),
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
             "label_noise": self.noise_record,
@@ -197,6 +198,11 @@ class ViewsDataModule(LightningDataModule):
     def test_images(self) -> Tensor:
         """The test images as they are, uint8 (N, C, H, W)."""
         return self._splits.test.images
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes, by number."""
+        return self._splits.classes
 
     @property
     def data_hash(self) -> str:

@@ -1,17 +1,19 @@
 """Decodes image files in parallel into one array."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from gvr_lightning.data.depth import Range, is_deep, to_bytes
 from gvr_lightning.errors import UserError
 from gvr_lightning.progress import progress_bar
 
@@ -19,18 +21,22 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
+ADVICE = re.compile("set data|scale it")  # in a reason that says what to do
 _CHUNK = 64  # files a thread takes at a time
 
 
-def decode_image(path: Path, channels: int, image_size: int | None) -> np.ndarray:
-    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to that square."""
+def decode_image(path: Path, channels: int, image_size: int | None, value_range: Range | None = None) -> np.ndarray:
+    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to that square.
+
+    ``value_range`` is that of the data set's images of more than 8 bits.
+    """
     from PIL import Image, ImageOps
 
     with Image.open(path) as file:
         image: Image.Image = file
         if file.getexif().get(0x0112, 1) != 1:  # the orientation
             image = ImageOps.exif_transpose(file)
-        image = _to_mode(image, "RGB" if channels == 3 else "L")
+        image = _to_mode(image, "RGB" if channels == 3 else "L", value_range)
         image.load()
     if image_size is not None and image.size != (image_size, image_size):
         image = _resize_and_crop(image, image_size)
@@ -38,17 +44,10 @@ def decode_image(path: Path, channels: int, image_size: int | None) -> np.ndarra
     return pixels
 
 
-def _to_mode(image: "Image.Image", mode: str) -> "Image.Image":
+def _to_mode(image: "Image.Image", mode: str, value_range: Range | None) -> "Image.Image":
     """Convert to 8-bit RGB or L. Pillow alone would clip deeper grey to white; transparency is dropped."""
-    from PIL import Image
-
-    if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, their range is unknown")
-    if image.mode.startswith("I"):
-        pixels = np.asarray(image)
-        if pixels.min() < 0 or pixels.max() > 65535:
-            raise ValueError("its pixels have more than 16 bits")
-        image = Image.fromarray((pixels >> 8).astype(np.uint8))
+    if is_deep(image):
+        image = to_bytes(image, value_range)
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, Pillow warns
     return image.convert(mode) if image.mode != mode else image
@@ -64,15 +63,34 @@ def _resize_and_crop(image: "Image.Image", size: int) -> "Image.Image":
     return image.crop((left, top, left + size, top + size))
 
 
-def first_readable(paths: Sequence[Path], channels: int) -> tuple[Path, tuple[int, ...]]:
+def first_readable(
+    paths: Sequence[Path], channels: int, value_range: Range | None = None
+) -> tuple[Path, tuple[int, ...]]:
     """The first file that can be decoded, and its shape (C, H, W)."""
+    reason = ""
     for path in paths:
-        with suppress(Exception):  # `decode_all` names it
-            return path, decode_image(path, channels, None).shape
-    raise UserError(_broken_line(f"{paths[0]} cannot be decoded", len(paths) - 1))
+        try:
+            return path, decode_image(path, channels, None, value_range).shape
+        except Exception as error:  # `decode_all` names it
+            reason = reason or _reason(error)
+    raise UserError(_broken_line(f"{paths[0]} cannot be decoded ({reason})", len(paths) - 1))
 
 
-def decode_all(paths: Sequence[Path], out: np.ndarray, image_size: int | None, workers: int | None) -> None:
+def _reason(error: Exception) -> str:
+    from PIL import Image
+
+    if isinstance(error, Image.DecompressionBombError):
+        return "it has more than 178 megapixels, which is taken for an attack: scale it down before"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def decode_all(
+    paths: Sequence[Path],
+    out: np.ndarray,
+    image_size: int | None,
+    workers: int | None,
+    value_range: Range | None = None,
+) -> None:
     """Decode every file into ``out``, uint8 (N, C, H, W).
 
     Raises `UserError` at the end for files that cannot be decoded (the first is named, the others are counted), and at
@@ -83,12 +101,12 @@ def decode_all(paths: Sequence[Path], out: np.ndarray, image_size: int | None, w
         broken = []
         for i in chunk:
             try:
-                pixels = decode_image(paths[i], out.shape[1], image_size)
+                pixels = decode_image(paths[i], out.shape[1], image_size, value_range)
             except Exception as error:  # on damaged files Pillow raises nearly anything
-                broken.append(f"{paths[i]} cannot be decoded ({' '.join(str(error).split()) or type(error).__name__})")
+                broken.append(f"{paths[i]} cannot be decoded ({_reason(error)})")
                 continue
             if pixels.shape != out.shape[1:]:
-                raise UserError(_sizes_line(paths, paths[i], pixels.shape))
+                raise UserError(_sizes_line(paths, paths[i], pixels.shape, value_range))
             out[i] = pixels
         return broken
 
@@ -99,11 +117,11 @@ def decode_all(paths: Sequence[Path], out: np.ndarray, image_size: int | None, w
 
 def _broken_line(first: str, others: int) -> str:
     more = f", nor can {others} other image{'s' if others > 1 else ''}" if others else ""
-    return f"{first}{more}: replace or remove what is broken"
+    return f"{first}{more}" if ADVICE.search(first) else f"{first}{more}: replace or remove what is broken"
 
 
-def _sizes_line(paths: Sequence[Path], path: Path, shape: tuple[int, ...]) -> str:
-    first, expected = first_readable(paths, shape[0])
+def _sizes_line(paths: Sequence[Path], path: Path, shape: tuple[int, ...], value_range: Range | None) -> str:
+    first, expected = first_readable(paths, shape[0], value_range)
     sizes = f"{first} is {expected[2]}x{expected[1]}, {path} is {shape[2]}x{shape[1]}"
     return f"the images differ in size ({sizes}): set data.image_size"
 

@@ -2,8 +2,11 @@
 
 import hashlib
 import json
+import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +14,7 @@ import torch
 from gvr_lightning.data.cache import Cache
 from gvr_lightning.data.cache_entry import Arrays
 from gvr_lightning.data.decode import decode_all, first_readable
+from gvr_lightning.data.depth import Range
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.data.listing import Listing, list_images
 from gvr_lightning.errors import UserError
@@ -24,7 +28,9 @@ class ImageFolder:
 
     With ``image_size`` the shorter side is resized to it and the centre cut out, without it all images must be of one
     size. The decoded images are kept in ``cache_dir`` (by default the user's cache folder) under a hash of the files'
-    contents; ``workers`` threads decode (by default one a core).
+    contents; ``workers`` threads decode (by default one a core). ``test_folder`` takes the place of ``test``. The
+    values of images of more than 8 bits are those of ``value_range``, by default of as many bits as the data set's
+    largest value has.
     """
 
     def __init__(
@@ -34,17 +40,25 @@ class ImageFolder:
         channels: int = 3,
         cache_dir: str | None = None,
         workers: int | None = None,
+        test_folder: str | None = None,
+        value_range: Sequence[float] | None = None,
     ) -> None:
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}: 1 (grey) or 3 (colour)")
         for name, value in (("image_size", image_size), ("workers", workers)):
             if value is not None and (not isinstance(value, int) or value < 1):
                 raise UserError(f"data.{name}={value}: a whole number from 1 on, or null")
+        if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
+            raise UserError(f"data.value_range={list(value_range)}: the lowest and the highest value")
+        self.test_folder = test_folder or "test"
+        if Path(self.test_folder).name != self.test_folder or self.test_folder in ("..", "train"):
+            raise UserError(f"data.test_folder={test_folder}: the name of a folder beside train")
         self.root = Path(root).expanduser().absolute()
         self.image_size = image_size
         self.channels = channels
         self.cache_dir = cache_dir
         self.workers = workers
+        self.value_range = None if value_range is None else (float(value_range[0]), float(value_range[1]))
 
     def __call__(self) -> Splits:
         """Read the images, from the cache where it has them, as a memory map.
@@ -53,32 +67,41 @@ class ImageFolder:
         in size, and for files that change meanwhile.
         """
         started = time.time_ns()
-        listing = list_images(self.root)
+        listing = list_images(self.root, self.test_folder)
+        if listing.left_out:
+            counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(listing.left_out.items()))
+            print(f"data: files that are no images are left out: {counts}", file=sys.stderr)
         stamp = listing.stamp()
         cache = Cache(self.cache_dir)
-        known = cache.recall(stamp)
-        content = known or listing.content(self.workers)
-        settings = [FORMAT, content, self.image_size, self.channels]
+        known = cache.recall(stamp), cache.recall(f"{stamp}-top")
+        content, top = listing.content(self.workers) if None in known else (known[0], int(str(known[1]), 16))
+        deep = self.value_range or ((0.0, float(top)) if top else None)
+        settings: list[Any] = [FORMAT, content, self.image_size, self.channels, *([deep] if top else [])]
         key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()
-        images, targets = cache.load(key) or self._decode(listing, cache, key)
+        images, targets = cache.load(key) or self._decode(listing, cache, key, deep)
         # A file written just now may change again within the same tick: its time says nothing yet.
-        if known is None and listing.newest() < started - SETTLED_NS:
-            cache.remember(stamp, content)
+        if None in known and listing.newest() < started - SETTLED_NS:
+            cache.remember(stamp, str(content))
+            cache.remember(f"{stamp}-top", f"{top:064x}")
         train, test = (
             ImageSet(torch.from_numpy(images[part]), torch.from_numpy(targets[part]))
             for part in (slice(listing.num_train), slice(listing.num_train, None))
         )
         return Splits(train, test, listing.classes, key)
 
-    def _decode(self, listing: Listing, cache: Cache, key: str) -> Arrays:
+    def _decode(self, listing: Listing, cache: Cache, key: str, deep: Range | None) -> Arrays:
         """Decode into the cache, or into memory if that cannot be."""
         paths = listing.paths()
-        size = (self.image_size,) * 2 if self.image_size else first_readable(paths, self.channels)[1][1:]
+        size = (self.image_size,) * 2 if self.image_size else first_readable(paths, self.channels, deep)[1][1:]
         shape = (len(paths), self.channels, *size)
 
+        if deep is not None:
+            values = f"from {deep[0]:g} to {deep[1]:g}"
+            print(f"data: values of images of more than 8 bits {values} become 0 to 255", file=sys.stderr)
+
         def fill(out: np.ndarray) -> None:
-            decode_all(paths, out, self.image_size, self.workers)
-            if list_images(self.root).files != listing.files:
+            decode_all(paths, out, self.image_size, self.workers, deep)
+            if list_images(self.root, self.test_folder).files != listing.files:
                 raise UserError(f"files in {self.root} changed while they were read: start again")
 
         arrays = cache.store(key, shape, listing.targets, fill)

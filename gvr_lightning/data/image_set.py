@@ -32,6 +32,43 @@ class Splits:
     usual_names: tuple[str, ...] = ()  # of the classes, whatever its files call them, where the data set is a known one
 
 
+def require_whole(splits: object) -> Splits:
+    """What a data source has returned, if it is what the project works with.
+
+    Raises:
+        UserError: naming the first thing that is another.
+    """
+    if not isinstance(splits, Splits):
+        raise UserError(f"data.source: gives a {type(splits).__name__}, not gvr_lightning.data.image_set.Splits")
+    for part in ("train", "test"):
+        if complaint := _complaint(getattr(splits, part), len(splits.classes)):
+            raise UserError(f"data.source: {part}.{complaint}")
+    shapes = [tuple(getattr(splits, part).images.shape[1:]) for part in ("train", "test")]
+    if shapes[0] != shapes[1]:
+        raise UserError(f"data.source: the training images are {shapes[0]} and the test images {shapes[1]} (C, H, W)")
+    if not isinstance(splits.hash, str):
+        raise UserError("data.source: hash is the sha256 of the content, as text (image_set.content_hash)")
+    return splits
+
+
+def _complaint(part: object, classes: int) -> str:
+    images, targets = getattr(part, "images", None), getattr(part, "targets", None)
+    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4 or not images.numel():
+        return f"images are {_shown(images)}, not uint8 (N, C, H, W); float images in [0, 1] are images * 255, rounded"
+    if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.shape != images.shape[:1]:
+        return f"targets are {_shown(targets)}, not int64 ({len(images)},), one an image"
+    low, high = int(targets.min()), int(targets.max())
+    if low < 0 or high >= classes:
+        return f"targets run from {low} to {high}, where {classes} classes are 0 to {classes - 1}"
+    return ""
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return type(value).__name__
+
+
 def divide(images: np.ndarray, targets: np.ndarray, order: np.ndarray, every: int) -> tuple[ImageSet, ImageSet]:
     """Training and test images of a set that has no official parts: every so many-th sample of each class is a test's.
 

@@ -1,7 +1,10 @@
 """Which image files a folder holds, and whether they are the same as last time."""
 
 import hashlib
+import io
 import os
+from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -9,9 +12,29 @@ from typing import NamedTuple
 import numpy as np
 
 from gvr_lightning.data.decode import in_chunks
+from gvr_lightning.data.depth import Range, full_range, is_deep, values
 from gvr_lightning.errors import UserError
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+DEEP = (".png", ".pgm", ".tif", ".tiff")  # formats whose grey may have more than 8 bits
+EXTENSIONS = (
+    *DEEP,
+    *(
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".ppm",
+        ".pbm",
+        ".pnm",
+        ".bmp",
+        ".dib",
+        ".gif",
+        ".webp",
+        ".jp2",
+        ".tga",
+        ".avif",
+    ),
+)
 
 
 class ImageFile(NamedTuple):
@@ -32,6 +55,7 @@ class Listing:
     files: list[ImageFile]
     targets: np.ndarray
     num_train: int
+    left_out: Counter[str]  # files that are no images, by ending
 
     def paths(self) -> list[Path]:
         """Where the files are."""
@@ -44,49 +68,67 @@ class Listing:
             digest.update(os.fsencode(f"\n{file.name}\0{file.size} {file.mtime_ns} {file.ctime_ns}"))
         return digest.hexdigest()
 
-    def content(self, workers: int | None) -> str:
-        """A hash of the files' names and of what is in them. Raises `UserError` for a file that cannot be read."""
+    def content(self, workers: int | None) -> tuple[str, int]:
+        """A hash of the files' names and of what is in them, and the top of the range of images of more than 8 bits.
+
+        The latter is 0 without any, and where none of the usual ranges holds them. Raises `UserError` for a file that
+        cannot be read.
+        """
         paths = self.paths()
 
-        def hash_some(chunk: range) -> list[bytes]:
+        def read_some(chunk: range) -> list[tuple[bytes, Range | None]]:
             try:
-                return [hashlib.sha256(paths[i].read_bytes()).digest() for i in chunk]
+                return [_look(paths[i]) for i in chunk]
             except OSError as error:
                 raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
 
-        hashes = in_chunks("reading", paths, hash_some, workers)
+        found = [one for some in in_chunks("reading", paths, read_some, workers) for one in some]
         digest = hashlib.sha256()
-        for file, content in zip(self.files, (content for some in hashes for content in some), strict=True):
+        for file, (content, _) in zip(self.files, found, strict=True):
             digest.update(os.fsencode(file.name) + b"\0" + content)
-        return digest.hexdigest()
+        deep = full_range([values for _, values in found if values is not None])
+        return digest.hexdigest(), int(deep[1]) if deep else 0
 
     def newest(self) -> int:
         """When the last change to a file was, in nanoseconds."""
         return max(max(file.mtime_ns, file.ctime_ns) for file in self.files)
 
 
-def list_images(root: Path) -> Listing:
-    """Find ``root/train/<class>/**`` and ``root/test/<class>/**``.
+def _look(path: Path) -> tuple[bytes, Range | None]:
+    """The hash of a file, and its values' range where it is deep; what cannot be decoded is named later."""
+    from PIL import Image
+
+    raw = path.read_bytes()
+    if path.suffix.lower() in DEEP:
+        with suppress(Exception), Image.open(io.BytesIO(raw)) as image:
+            if is_deep(image):
+                return hashlib.sha256(raw).digest(), values(image)
+    return hashlib.sha256(raw).digest(), None
+
+
+def list_images(root: Path, test: str = "test") -> Listing:
+    """Find ``root/train/<class>/**`` and ``root/test/<class>/**``, or another folder with the test images.
 
     Raises `UserError` for a part that is missing, for none or empty class folders, and for a test class that training
     lacks.
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}: set data.root to the one with train/<class>/ and test/<class>/")
-    classes, test_classes = (_class_names(root, part) for part in ("train", "test"))
+    classes, test_classes = (_class_names(root, part) for part in ("train", test))
     if extra := sorted(set(test_classes) - set(classes)):
-        raise UserError(f"{root / 'test' / extra[0]} has no class folder of that name in {root / 'train'}")
+        raise UserError(f"{root / test / extra[0]} has no class folder of that name in {root / 'train'}")
     files: list[ImageFile] = []
     targets: list[int] = []
-    for part, names in (("train", classes), ("test", test_classes)):
+    left_out: Counter[str] = Counter()
+    for part, names in (("train", classes), (test, test_classes)):
         for name in names:
-            found = sorted(_images(root / part / name, f"{part}/{name}"))
+            found = sorted(_images(root / part / name, f"{part}/{name}", left_out))
             if not found:
                 raise UserError(f"there is no image in the class folder {root / part / name}: add some or remove it")
             files += found
             targets += [classes.index(name)] * len(found)
     num_train = sum(file.name.startswith("train/") for file in files)
-    return Listing(root, tuple(classes), files, np.array(targets, dtype=np.int64), num_train)
+    return Listing(root, tuple(classes), files, np.array(targets, dtype=np.int64), num_train, left_out)
 
 
 def _class_names(root: Path, part: str) -> list[str]:
@@ -96,7 +138,7 @@ def _class_names(root: Path, part: str) -> list[str]:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"there is no folder {folder}: an image folder has train/<class>/ and test/<class>/") from error
+        raise UserError(f"there is no folder {folder}: {_instead(root, part)}") from error
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     if not names:
@@ -104,18 +146,36 @@ def _class_names(root: Path, part: str) -> list[str]:
     return names
 
 
-def _images(folder: Path | str, name: str) -> list[ImageFile]:
-    """The image files anywhere below a folder, links followed; hidden ones and those of other extensions left out."""
+def _instead(root: Path, part: str) -> str:
+    """What to do about a part that is missing."""
+    others = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in ("train", part))
+    if part != "train" and others:
+        named = " or ".join(f"data.test_folder={name}" for name in others[:3])
+        return f"to test on the images of another one, set {named}"
+    return "an image folder has train/<class>/ and test/<class>/"
+
+
+def _images(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:
+    """The image files anywhere below a folder, links followed; hidden ones are left out, and others counted."""
     found = []
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
         for entry in visible:
             if entry.is_dir():
-                found += _images(entry.path, f"{name}/{entry.name}")
-            elif entry.name.lower().endswith(EXTENSIONS):
+                found += _images(entry.path, f"{name}/{entry.name}", left_out)
+            elif not entry.is_file() and entry.name.lower().endswith(EXTENSIONS) and not _dangling(entry):
+                left_out["pipe or device"] += 1
+            elif not entry.name.lower().endswith(EXTENSIONS):
+                left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
+            else:
                 stat = entry.stat()
                 found.append(ImageFile(f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     return found
+
+
+def _dangling(entry: "os.DirEntry[str]") -> bool:
+    """Whether it is a link to nothing, which is said as a file that cannot be read."""
+    return entry.is_symlink() and not os.path.exists(entry.path)
