@@ -5,8 +5,8 @@ import shlex
 from collections.abc import Callable
 from pathlib import Path
 
-from gvr_lightning.app.train import _overrides
 from gvr_lightning.config.check import check
+from gvr_lightning.config.flags import separate
 from gvr_lightning.config.sampling import read_sample_line
 from gvr_lightning.config.sweep import expand
 from gvr_lightning.report.settings import read_report_line
@@ -59,7 +59,7 @@ def links(text: str) -> list[str]:
 
 def _check_train(words: list[str]) -> None:
     words = expand(words)
-    overrides = [w for w in _overrides(words) if w != "..." and (w == "resume=auto" or not w.startswith("resume="))]
+    overrides = [w for w in separate(words)[2] if w != "..." and (w == "resume=auto" or not w.startswith("resume="))]
     check([re.sub(r"^(seed=\d+),.*", r"\1", w) for w in overrides], multirun="-m" in words)  # one seed is like another
 
 

@@ -317,8 +317,8 @@ class Failing(Digits):
 
 FAILURES = {  # overrides -> status, what the last line is without and with a checkpoint of before
     "read": (1, "error: cannot read or write: [Errno 13] not yours: 'a file'"),
-    "bug": (1, "ZeroDivisionError: a mistake in the code"),
-    "ctrl-c": (130, ""),
+    "bug": (2, "error: data: ZeroDivisionError: a mistake in the code; the traceback is in FOLDER/traceback.txt"),
+    "ctrl-c": (130, "interrupted"),
 }
 
 
@@ -336,8 +336,9 @@ def test_a_failure_before_training(
     assert main(monkeypatch, tmp_path, *SMALL, *source, f"hydra.run.dir={folder}") == status
     printed = capsys.readouterr()
     way_out = f"; what was saved before is untouched; continue with resume={folder}" if kept and how == "read" else ""
-    assert (printed.err.splitlines() or [""])[-1] == line + way_out and not printed.out
-    assert ("Traceback" in printed.err) == (how == "bug")
+    assert (printed.err.splitlines() or [""])[-1] == line.replace("FOLDER", str(folder)) + way_out and not printed.out
+    assert "Traceback" not in printed.err and (folder / "traceback.txt").exists() == (how == "bug")
+    assert how != "bug" or "in __call__" in (folder / "traceback.txt").read_text()
 
 
 @pytest.mark.parametrize("every", ["null", "1"])

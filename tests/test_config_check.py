@@ -132,7 +132,7 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("lr.foo=1", ["lr is a value ("]),
     ("logger.folder=x", ["logger.folder=x"]),
     ("logger=wandb logger.proyect=x", ["did you mean logger.project?"]),
-    ("logger=wandb logger.mode=off", ["logger.mode=off", "one of online, offline"]),
+    ("logger=wandb logger.mode=off", ["logger.mode=off", "one of online, offline, disabled or null"]),
     ("logger=wandb logger.on_error=ask", ["logger.on_error=ask", "one of offline, stop"]),
     ("logger=wandb logger.tags=a", ["logger.tags=a", "a list of words"]),
     ("logger=wandb +logger.config=x", ["the run passes this itself", "the run's own"]),
@@ -191,7 +191,10 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("trainer.precision=8", ["trainer.precision=8", "bf16-mixed"]),
     ("trainer.devices=0", ["trainer.devices=0", "auto"]),
     ("trainer.accelerator=gpus", ["trainer.accelerator=gpus", "gpu"]),
-    ("+trainer.limit_train_batches=abc", ["trainer.limit_train_batches=abc", "int or float or null"]),
+    ("+trainer.limit_train_batches=3", ["trainer.limit_train_batches=3", "set data.max_train"]),
+    ("+trainer.overfit_batches=2", ["trainer.overfit_batches=2", "data.max_train and data.val_fraction=0"]),
+    ("+trainer.check_val_every_n_epoch=0", ["trainer.check_val_every_n_epoch=0", "must be a whole number >= 1"]),
+    ("+trainer.fast_dev_run=true", ["trainer.fast_dev_run=true", "set epochs=1"]),
     # targets
     (ADAGRAD, ["optimizer.momentum: torch.optim.Adagrad takes no argument 'momentum'", "with ~optimizer.momentum"]),
     ("optimizer._target_=torch.optim.Adagradd", ["torch.optim.Adagradd", "did you mean torch.optim.Adagrad?"]),
@@ -249,7 +252,8 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("optimizer._partial_=null", ["optimizer._partial_=null"]),
     ("+optimizer.foreach=3", ["optimizer.foreach=3: must be bool or null"]),
     ("+optimizer.maximize=null", ["optimizer.maximize=null: must be bool"]),
-    ("+trainer.max_steps=1.5", ["trainer.max_steps=1.5: must be int"]),
+    ("+trainer.max_steps=5", ["trainer.max_steps=5: has no meaning here; set epochs"]),
+    ("+trainer.detect_anomaly=1.5", ["trainer.detect_anomaly=1.5: must be bool"]),
     ("model=resnet18 ~model.blocks", ["~model.blocks: gvr_lightning.models.resnet.resnet needs it"]),
     ("model._target_=gvr_lightning.models.resnet.resnet", ["model.groups", "remove it with ~model.groups"]),
     (
@@ -329,8 +333,8 @@ VALID: list[str | list[str]] = [
     "lr=${alpha} optimizer.weight_decay=${optimizer.lr}",
     "+optimizer.dampening=0.1 optimizer.dampening=0.2",
     "++optimizer.foreach=false",
-    "+trainer.limit_train_batches=3 +trainer.max_steps=20",
-    "+trainer.limit_train_batches=0.5",
+    "+trainer.detect_anomaly=true +trainer.inference_mode=false",
+    "+trainer.profiler=simple",
     "optimizer={momentum:0.8,nesterov:true}",
     "+optimizer={dampening:0.0}",
     "optimizer=adamw optimizer.betas.0=0.8",
@@ -358,8 +362,8 @@ VALID: list[str | list[str]] = [
     "experiment=ddpm_cifar10_acprop data.root=/data extractor=efficientnet sampler.steps=10",
     "model=timm model.options={a:1} ~model.options.a",
     "label_noise=asymmetric label_noise.map={cat:dog} +label_noise.map.3=5",
-    "+trainer.max_time=x +optimizer.foreach=null",
-    "trainer._target_=lightning.pytorch.trainer.trainer.Trainer +trainer.max_steps=5",
+    "+trainer.profiler=x +optimizer.foreach=null",
+    "trainer._target_=lightning.pytorch.trainer.trainer.Trainer +trainer.detect_anomaly=true",
     "model._target_=gvr_lightning.models.resnet.resnet +model.widths=[8] +model.blocks=1 ~model.width ~model.groups",
     "regularizer=gvr ~regularizer.penalty.shared ~regularizer.penalty.split",
     "hydra.mode=MULTIRUN seed=0,1",
@@ -481,7 +485,7 @@ def test_source_says_what_importing_says() -> None:
 
 def test_the_check_imports_little() -> None:
     """Also where it looks at what the targets take: what takes a second to load would be here."""
-    line = "regularizer=none,gvr seed=0,1,2 lr=0.1 data=cifar10 +trainer.limit_train_batches=3 +optimizer.dampening=0.1"
+    line = "regularizer=none,gvr seed=0,1,2 lr=0.1 data=cifar10 +trainer.detect_anomaly=true +optimizer.dampening=0.1"
     code = (
         "import sys; before = set(sys.modules);"
         "from gvr_lightning.config.check import check; from gvr_lightning.config.help import help_page;"

@@ -259,9 +259,9 @@ def test_what_is_read_is_what_the_classes_have() -> None:
 def test_what_the_run_passes_itself_is_what_may_not_be_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     passed: dict[str, set[str]] = {}
 
-    def spy(node: Any, key: str, **arguments: Any) -> Any:
+    def spy(node: Any, key: str, *wanted: Any, **arguments: Any) -> Any:
         passed.setdefault(key, set()).update(arguments)
-        return make(node, key, **arguments)
+        return make(node, key, *wanted, **arguments)
 
     for module in ("build", "trainer"):
         monkeypatch.setattr(f"gvr_lightning.app.{module}.make", spy)

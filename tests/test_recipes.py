@@ -37,6 +37,7 @@ AUGMENTED = {"is": "Augmentation", "padding": 4, "flip": True, "cutout": 16, "cu
 SHIFTED = {"is": "Augmentation", "padding": 1, "flip": False, "cutout": 0, "cutout_prob": 0.0}
 CIFAR = {"root": "data", "download": True, "augmentation": AUGMENTED, **PLAIN_DATA}
 FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None, "workers": None}
+FOLDER |= {"test_folder": None, "value_range": None}
 
 # group -> option -> all its values, but for hydra's own
 MEANT: dict[str, dict[str, Any]] = {
@@ -172,7 +173,7 @@ MEANT: dict[str, dict[str, Any]] = {
             "is": "weights_and_biases",
             "project": "gvr_lightning",
             "entity": None,
-            "mode": "online",
+            "mode": None,
             "on_error": "offline",
             "group": None,
             "tags": [],
@@ -204,7 +205,7 @@ MEANT: dict[str, dict[str, Any]] = {
     "extractor": {
         "none": None,
         "auto": {"is": "auto", "cache_dir": None},
-        "classifier": {"is": "classifier", "checkpoint": None, "cache_dir": None},
+        "classifier": {"is": "classifier", "checkpoint": None, "cache_dir": None, "trust": None},
         "inception": {"is": "inception", "weights": None, "cache_dir": None},
         "efficientnet": {"is": "efficientnet", "size": 128},
     },
@@ -291,6 +292,7 @@ def test_the_default_run() -> None:
         "lr": 0.02,
         "alpha": 0.01,
         "resume": None,
+        "trust": None,
         "test_on": "last",
         "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
     }

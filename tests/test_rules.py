@@ -75,6 +75,7 @@ RULED: dict[str, dict[str, Row]] = {
         "alpha": NOT_NEGATIVE,
         "resume": TEXT.or_null(),
         "test_on": one_of("last", "best"),
+        "trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
         "checkpoint.every_n_steps": whole(1).or_null(),
         "checkpoint.every_n_minutes": POSITIVE.or_null(),
         "task.label_smoothing": BELOW_ONE,
@@ -98,6 +99,7 @@ RULED: dict[str, dict[str, Row]] = {
         "optimizer.lr": POSITIVE,
         "optimizer.momentum": BELOW_ONE,
         "+optimizer.dampening": NOT_NEGATIVE,
+        "+trainer.check_val_every_n_epoch": whole(1),
         "optimizer.weight_decay": NOT_NEGATIVE,
         "scheduler.interval": one_of("epoch", "step"),
         "scheduler.min_lr": NOT_NEGATIVE,
@@ -161,6 +163,10 @@ RULED: dict[str, dict[str, Row]] = {
         "data.source.channels": Row("1 or 3", ("0", "2", "null"), ("1", "3")),
         "data.source.cache_dir": TEXT.or_null(),
         "data.source.workers": whole(1).or_null(),
+        "data.source.test_folder": TEXT.or_null(),
+        "data.source.value_range": a_list("a finite number", ("[inf]", "[a,1]"), ("[0,1]", "[-1,1]")).or_null(),
+        "data.test_folder": TEXT.or_null(),
+        "data.value_range": a_list("a finite number", ("[inf]", "[a,1]"), ("[0,1]", "[-1,1]")).or_null(),
     },
     "label_noise=asymmetric logger=wandb model=timm optimizer=adam regularizer=sam scheduler=onecycle": {
         "label_noise.rate": SHARE,
@@ -168,7 +174,7 @@ RULED: dict[str, dict[str, Row]] = {
         "label_noise.map": SETTINGS.or_null(),
         "logger.project": TEXT,
         "logger.entity": TEXT.or_null(),
-        "logger.mode": one_of("online", "offline"),
+        "logger.mode": one_of("online", "offline", "disabled").or_null(),
         "logger.on_error": one_of("offline", "stop"),
         "logger.group": TEXT.or_null(),
         "logger.job_type": TEXT.or_null(),
@@ -214,6 +220,7 @@ RULED: dict[str, dict[str, Row]] = {
         "generation.allow_few": FLAG,
         "extractor.cache_dir": TEXT.or_null(),
         "extractor.checkpoint": TEXT.or_null(),
+        "extractor.trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
         "sampler.eta": NOT_NEGATIVE,
         "sampler.spacing": one_of("trailing", "linspace", "leading"),
         "sampler.clip_sample": FLAG,
@@ -292,6 +299,11 @@ def test_every_rule_has_a_row() -> None:
 
 # relation -> lines that it refuses, what it says of each, and near ones that pass, where no option alone is one
 RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
+    "name": [
+        ("name=../up", ["name=../up", "must not climb"], ["name=up/a..b"]),
+        ("name=a/../b", ["must not climb"], ["name=a/b"]),
+        (f"name={'x' * 201}", ["longer than 200"], [f"name={'x' * 200}"]),
+    ],
     "clipping": [("task.clip_norm=1 task.clip_value=2", ["task.clip_norm=1 and task.clip_value=2"], [])],
     "shares": [
         ("batch_size=10 trainer.devices=4", ["batch_size=10", "8 or 12"], ["batch_size=12 trainer.devices=4"]),

@@ -1,10 +1,12 @@
 """Objects from a configuration, for a run and from its checkpoints. Nothing below this file sees a configuration."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.progress import RunProgress
@@ -14,45 +16,49 @@ from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.sampler import Sampler
 from gvr_lightning.distributed.sync_batchnorm import synchronise
 from gvr_lightning.errors import UserError
-from gvr_lightning.instantiate import make
+from gvr_lightning.instantiate import guarded, make
+from gvr_lightning.methods.penalty import Penalty
+from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.diffusion import DiffusionTask
 
+CALL: Any = Callable
 DATA_KEYS = ("val_fraction", "max_train", "mean", "std", "eval_batch_size", "on_device")
 
 
 def build_data(cfg: DictConfig) -> ViewsDataModule:
     """The data module, with its images read."""
     options = {key: cfg.data[key] for key in DATA_KEYS}
-    transform, eval_transform = (make(cfg.data[key], f"data.{key}") for key in ("transform", "eval_transform"))
+    transform, eval_transform = (make(cfg.data[key], f"data.{key}", CALL) for key in ("transform", "eval_transform"))
     data = ViewsDataModule(
-        source=make(cfg.data.source, "data.source"),
-        augmentation=PerImage(transform) if transform else make(cfg.data.augmentation, "data.augmentation"),
+        source=make(cfg.data.source, "data.source", CALL),
+        augmentation=PerImage(transform) if transform else make(cfg.data.augmentation, "data.augmentation", CALL),
         eval_augmentation=PerImage(eval_transform) if eval_transform else None,
         views=cfg.regularizer.views,
         batch_size=cfg.batch_size,
         seed=cfg.seed,
-        label_noise=make(cfg.label_noise, "label_noise"),
+        label_noise=make(cfg.label_noise, "label_noise", CALL),
         **options,
     )
-    data.setup()
+    with guarded("data"):
+        data.setup()
     return data
 
 
 def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
     """The task, with its model, penalty, optimizer and schedule."""
-    model = make(cfg.model, "model", image_shape=data.image_shape, num_classes=data.num_classes)
+    model = make(cfg.model, "model", nn.Module, image_shape=data.image_shape, num_classes=data.num_classes)
     if cfg.trainer.get("sync_batchnorm"):
         synchronise(model)
     parts = {
         "model": model,
-        "penalty": make(cfg.regularizer.penalty, "regularizer.penalty"),
-        "wrap": make(cfg.regularizer.wrap, "regularizer.wrap"),
-        "optimizer": make(cfg.optimizer, "optimizer"),
-        "schedule": make(cfg.scheduler, "scheduler"),
+        "penalty": make(cfg.regularizer.penalty, "regularizer.penalty", Penalty),
+        "wrap": make(cfg.regularizer.wrap, "regularizer.wrap", CALL),
+        "optimizer": make(cfg.optimizer, "optimizer", CALL),
+        "schedule": make(cfg.scheduler, "scheduler", CALL),
     }
-    task: BaseTask = make(cfg.task, "task", num_classes=data.num_classes, seed=cfg.seed, **parts)
+    task: BaseTask = make(cfg.task, "task", BaseTask, num_classes=data.num_classes, seed=cfg.seed, **parts)
     return task
 
 
@@ -84,7 +90,7 @@ def build_generation(
     options: Any = OmegaConf.to_container(cfg.generation, resolve=True)
     splits, allow_few = options.pop("splits"), options.pop("allow_few")
     sampler = build_sampler(cfg.sampler, task.noise)
-    extractor, scoring = make(cfg.extractor, "extractor", data=data), None
+    extractor, scoring = make(cfg.extractor, "extractor", Extractor, data=data), None
     if extractor is not None:
         kept = cfg.extractor.get("cache_dir")
         scoring = Scoring(extractor, data, options["num_images"], splits, allow_few, sampler.words, kept)

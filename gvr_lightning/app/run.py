@@ -3,34 +3,44 @@
 import logging
 import sys
 import warnings
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.app.build import build_data, build_generation, build_task
+from gvr_lightning.app.build import CALL, build_data, build_generation, build_task
+from gvr_lightning.app.folder import begin
+from gvr_lightning.app.single_rows import require_several_rows
 from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
-from gvr_lightning.callbacks.checkpoints import Checkpoints, newest_checkpoint
+from gvr_lightning.callbacks.checkpoints import BEST, Checkpoints, newest_checkpoint
+from gvr_lightning.callbacks.continuation import Continuation, changes
 from gvr_lightning.callbacks.generation import Generation
-from gvr_lightning.callbacks.interruption import Interruption
+from gvr_lightning.callbacks.interruption import Interruption, signals_interrupt
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
+from gvr_lightning.checkpoint import load_checkpoint
+from gvr_lightning.config.moved import current
+from gvr_lightning.config.resume import refuse_another
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.place import one_a_machine_first
 from gvr_lightning.distributed.strategies import load_whole
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
-from gvr_lightning.files import load_checkpoint
-from gvr_lightning.instantiate import make
+from gvr_lightning.instantiate import make, require_kind
 from gvr_lightning.recording.csv import METRICS, trackers
 from gvr_lightning.recording.curves import draw_curves
 from gvr_lightning.recording.overview import print_overview
 from gvr_lightning.recording.summary import SUMMARY, origin, read_summary, write_failure, write_summary
 from gvr_lightning.tasks.base import BaseTask
+from gvr_lightning.tasks.finite import require_finite_figures, require_finite_weights
 
+REQUIRED = {"config", "state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "ViewsDataModule"}
 ALL = sys.maxsize  # rows of metrics.csv, where a checkpoint of an earlier version does not say how many
 SILENCED = (
     ".*smaller than the logging interval.*",  # a short epoch has its own row
@@ -38,11 +48,12 @@ SILENCED = (
     ".*does not have many workers.*",  # the loaders hand out numbers; workers would only slow them down
     ".*dataloader is not resumable.*",  # it is: it starts at the batch that the loop says
     "It is recommended to use .*sync_dist=True.*",  # what is logged is the same on every process
+    ".*could be decompression bomb.*",  # large images are what people have; beyond Pillow's own limit one is named
     ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated torch name
 )
 
 
-def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path, overrides: list[str] | None = None) -> dict[str, Any]:
     """Train and test as configured; summary.json and curves.png are written however it ends.
 
     Of several processes, which have met before, every one calls this; the first alone writes files.
@@ -50,6 +61,7 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     Args:
         cfg: the composed configuration.
         folder: where everything goes; of a run that is resumed, its own.
+        overrides: the command line that it was composed with, by which the run can be resumed; None for none.
 
     Returns:
         What summary.json holds.
@@ -61,13 +73,20 @@ def run(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     """
     quiet()
     config: Any = OmegaConf.to_container(cfg, resolve=True)
+    with signals_interrupt():
+        return _run(cfg, config, folder, overrides)
+
+
+def _run(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: list[str] | None) -> dict[str, Any]:
     try:
-        parts = _build(cfg, config, folder)
-    except (UserError, TrainingError, OSError) as error:
+        parts = _build(cfg, config, folder, overrides)
+    except (UserError, TrainingError, OSError, Interrupted) as error:
         if rank_and_size()[0] == 0 and not read_summary(folder):
-            write_failure(folder, config, error)
+            with suppress(OSError):  # the cause is what is told
+                write_failure(folder, config, error)
         raise
-    return _fit_and_test(cfg, config, folder, parts)
+    with parts.interruption:
+        return _fit_and_test(cfg, config, folder, parts)
 
 
 @dataclass
@@ -84,34 +103,56 @@ class _Parts:
     resume: Path | None  # the checkpoint to go on from
 
 
-def _build(cfg: DictConfig, config: dict[str, Any], folder: Path) -> _Parts:
-    path, checkpoint = newest_checkpoint(folder / "checkpoints") if cfg.resume else (None, {})
-    done, epochs = checkpoint.get("epoch", 0), cfg.trainer.max_epochs
-    if done > epochs:
-        raise UserError(f"epochs={epochs}: the run has done {done} already; give at least as many")
+def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: list[str] | None) -> _Parts:
+    path, checkpoint = _to_go_on_from(cfg, config, folder) if cfg.resume else (None, {})
     first = rank_and_size()[0] == 0
     seed_everything(cfg.seed, verbose=False)
     with one_a_machine_first():
         data = build_data(cfg)
     task = build_task(cfg, data)
+    require_several_rows(cfg, task, data)
     task.config = config
+    continuation = Continuation(changes(current(checkpoint["config"]), config) if checkpoint else None)
+    continuation.require(task)
+    if checkpoint:
+        data.load_state_dict(checkpoint["ViewsDataModule"])  # it refuses other data, before anything is touched
     checkpoints = Checkpoints(folder / "checkpoints", task.monitor, task.mode, **cfg.checkpoint)
     throughput = Throughput()
     interruption, progress = Interruption(checkpoints), RunProgress(throughput)
     with one_a_machine_first():
         generation = build_generation(cfg, data, task, folder, progress)
-    callbacks: list[Callback] = [throughput, AGRStatistics(), interruption, checkpoints, progress]
+    callbacks: list[Callback] = [continuation, throughput, AGRStatistics(), interruption, checkpoints, progress]
     callbacks += [generation] if generation else []
     if first:
-        folder.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(OmegaConf.create(config), folder / "config.yaml")
+        begin(folder, config, overrides, checkpoint)
     trainer = build_trainer(cfg, folder, callbacks)
+    require_kind(trainer, Trainer, f"trainer._target_={cfg.trainer._target_}")
     trainer.precision_plugin.convert_module(task)  # before a checkpoint is loaded: Lightning would round it to float32
     if first:
         print_overview(task.model, data)
         written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", ALL if path else 0)}
-        trainer.loggers = make(cfg.logger, "logger")(folder, **written, config=config)  # last: they have to be closed
+        trainer.loggers = make(cfg.logger, "logger", CALL)(
+            folder, **written, config=config
+        )  # last: they have to be closed
     return _Parts(data, task, trainer, checkpoints, throughput, interruption, generation, path)
+
+
+def _to_go_on_from(cfg: DictConfig, config: dict[str, Any], folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint, which says what the run is, whatever else is in its folder.
+
+    Raises:
+        UserError: for a damaged one, one of another run, or one that has done more epochs already.
+    """
+    path, checkpoint = newest_checkpoint(folder / "checkpoints")
+    if not checkpoint.keys() >= REQUIRED or not isinstance(checkpoint["config"], dict):
+        raise UserError(f"checkpoint {path} is not one of this project's runs, so there is no run to continue")
+    refuse_another(f"resume={folder}", current(checkpoint["config"]), config)
+    done, epochs = checkpoint["epoch"], cfg.trainer.max_epochs
+    if done > epochs:
+        raise UserError(f"epochs={epochs}: the run has done {done} already; give at least as many")
+    if cfg.test_on == "best" and checkpoint.get("callbacks", {}).get("Checkpoints", {}).get("best_epoch") is not None:
+        load_checkpoint(folder / "checkpoints" / BEST)  # which may be tested in the end
+    return path, checkpoint
 
 
 def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: _Parts) -> dict[str, Any]:
@@ -119,10 +160,11 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
     outcome: dict[str, Any] = {"status": "failed"}
     tested: dict[str, Any] = {}
     try:
-        with parts.interruption:
-            parts.trainer.fit(task, parts.data, ckpt_path=parts.resume)
-            path = {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
-            tested = _test(parts.trainer, task, parts.data, path) | (generation.final if generation else {})
+        parts.trainer.fit(task, parts.data, ckpt_path=parts.resume)
+        require_finite_weights(task)
+        path = {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
+        tested = _test(parts.trainer, task, parts.data, path) | (generation.final if generation else {})
+        require_finite_figures(tested)
         outcome["status"] = "finished"
     except Interrupted:
         outcome["status"] = "interrupted"
@@ -131,18 +173,38 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
         outcome["error"] = str(error)
         raise
     finally:
+        parts.interruption.leaving = True
         best = {} if checkpoints.best is None else {f"{task.monitor}_best": checkpoints.best}
         summary = outcome | _summary(config, parts, {**best, **tested})
         if generation and generation.scoring:
             summary["protocol"] = generation.scoring.protocol
         if parts.trainer.is_global_zero:
-            try:
-                write_summary(folder / SUMMARY, summary)
-                draw_curves(folder / METRICS, folder / "curves.png", cfg.name)
-            finally:
-                for logger in trackers(parts.trainer.loggers):
-                    logger.close(summary)
+            _leave(parts, folder, summary, cfg.name)
     return summary
+
+
+def _leave(parts: _Parts, folder: Path, summary: dict[str, Any], name: str) -> None:
+    """The summary, the curves and the loggers' end, each whatever becomes of the others, and of none the run's end.
+
+    Raises:
+        OSError: if the summary of a finished run cannot be written; how another one ended is told all the same.
+    """
+    lost: Exception | None = None
+    works: dict[str, Callable[[], None]] = {
+        SUMMARY: lambda: write_summary(folder / SUMMARY, summary),
+        "curves.png": lambda: draw_curves(folder / METRICS, folder / "curves.png", name),
+    }
+    works |= {type(x).__name__: partial(x.close, summary) for x in trackers(parts.trainer.loggers)}
+    for what, work in works.items():
+        try:
+            work()
+        except Exception as error:
+            if what == SUMMARY and summary["status"] == "finished":
+                lost = error
+            else:
+                print(f"{folder / what}: {' '.join(str(error).split())}", file=sys.stderr)
+    if lost is not None:
+        raise lost
 
 
 def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -> dict[str, Any]:
@@ -154,6 +216,7 @@ def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -
         "world_size": trainer.world_size,
         "metrics": {**trained, **metrics},
         "train": {**steps, **parts.throughput.summary()},
+        "classes": list(map(str, parts.data.classes)),
         "data_hash": parts.data.data_hash,
         **({"label_noise": noise} if (noise := parts.data.noise_record) else {}),
         **origin(config),

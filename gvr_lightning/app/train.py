@@ -4,6 +4,7 @@ import atexit
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -15,15 +16,16 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gvr_lightning.app.command import keep_details
+from gvr_lightning.app.streams import unbreakable
 from gvr_lightning.config.check import check
+from gvr_lightning.config.flags import separate
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.help import help_page
 from gvr_lightning.config.resume import continue_run
-from gvr_lightning.config.sweep import Outcome, expand, unfinished
+from gvr_lightning.config.sweep import Outcome, expand, job_names, unfinished
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
-
-WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--info", "-i", "--experimental-rerun")  # Hydra's flags that take one
 
 SCORES = ("fid", "is/mean", "is/std", "real/fid", "real/is/mean")  # of generated images, and of real ones
 
@@ -32,18 +34,17 @@ def main() -> None:
     """Check the command line, then hand it to Hydra; exit status 2 for a mistake, 1 for a failed run."""
     # before torch loads: threads that wait by spinning stall each other where cores are shared
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    unbreakable()
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
         print(help_page())
         return
     try:
-        arguments = continue_run(expand(arguments))
-        multirun = bool({"-m", "--multirun"} & set(arguments))
-        check(_overrides(arguments), multirun=multirun)
-        arguments += _beside_the_first(multirun)
+        sys.argv[1:] = _settled(arguments)
     except UserError as error:
         sys.exit(_complain(error, 2))
-    sys.argv[1:] = arguments
+    except KeyboardInterrupt:
+        sys.exit(_interrupted())
     logging.getLogger("matplotlib.font_manager").setLevel(logging.WARNING)  # Hydra would print that fonts were listed
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions as they are: Hydra would cut a traceback down to nothing
     try:
@@ -51,16 +52,28 @@ def main() -> None:
     except OSError as error:
         sys.exit(_complain(error, 2))
     except KeyboardInterrupt:  # before training has begun
-        sys.exit(130)
+        sys.exit(_interrupted())
+    except Exception:
+        if Outcome.folder is None or not unfinished(Outcome.folder):
+            raise  # else the sweeper had nothing to go by, which is told below
     if Outcome.folder is not None and (failed := unfinished(Outcome.folder)):
         lines = "".join(f"\n  {folder}: {how}" for folder, how in failed)
-        sys.exit(_complain(f"{len(failed)} job(s) of the sweep did not finish:{lines}", 1))
+        sys.exit(_complain(f"{len(failed)} job(s) of the sweep did not finish:{lines}", 1, several=True))
 
 
-def _overrides(arguments: list[str]) -> list[str]:
-    """The arguments that are neither flags nor a flag's value."""
-    before = ["", *arguments]
-    return [a for a, last in zip(arguments, before, strict=False) if not a.startswith("-") and last not in WITH_VALUE]
+def _settled(arguments: list[str]) -> list[str]:
+    """The command line for Hydra, once it is right: flags first, between settings it takes none.
+
+    Raises:
+        UserError: for the first mistake.
+    """
+    said, flags, settings = separate(arguments)
+    if said.shell_completion:
+        return arguments
+    said, flags, settings = separate(continue_run(expand([*flags, *settings])))
+    own = [f"hydra.searchpath=['file://{Path(said.config_dir).absolute()}']"] if said.config_dir else []
+    check([*settings, *own], multirun=said.multirun)
+    return [*flags, *settings, *(job_names(settings) if said.multirun else []), *_beside_the_first(said.multirun)]
 
 
 def _beside_the_first(multirun: bool) -> list[str]:
@@ -88,10 +101,11 @@ def _job(cfg: DictConfig) -> Any:
     of_hydra = HydraConfig.get()
     folder, place = Path(of_hydra.runtime.output_dir), external_place()
     try:
-        summary = train(cfg, folder, place)
+        summary = train(cfg, folder, list(of_hydra.overrides.task), place)
     except Interrupted as stop:
         if place is None or place.rank == 0:
-            print(f"interrupted; continue with resume={folder}", file=sys.stderr)
+            kept = (folder / "checkpoints").is_dir() and any((folder / "checkpoints").glob("*.ckpt"))
+            print(f"interrupted{f'; continue with resume={folder}' * kept}", file=sys.stderr)
         sys.exit(128 + stop.signum)
     except Exception as error:
         if place is not None and place.rank > 0 and isinstance(error, UserError):
@@ -112,7 +126,7 @@ def _job(cfg: DictConfig) -> Any:
 def _tell(error: Exception, folder: Path) -> int:
     """Say what went wrong, a mistake in one line; the exit status."""
     if isinstance(error, UserError):
-        return _complain(error, 2)
+        return _complain(f"{error}{keep_details(error, folder)}", 2)
     kept = (folder / "checkpoints" / "last.ckpt").exists()  # not in the temporary folder of other processes
     hint = f"; continue with resume={folder}" if kept else ""
     if isinstance(error, TrainingError):
@@ -123,6 +137,11 @@ def _tell(error: Exception, folder: Path) -> int:
     return 1
 
 
-def _complain(error: object, status: int) -> int:
-    print(f"error: {error}", file=sys.stderr)
+def _interrupted() -> int:
+    print("interrupted", file=sys.stderr)
+    return 128 + signal.SIGINT
+
+
+def _complain(error: object, status: int, several: bool = False) -> int:
+    print(f"error: {error if several else ' '.join(str(error).splitlines())}", file=sys.stderr)
     return status

@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
 from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.batch import rank_and_size
-from gvr_lightning.distributed.strategies import DataParallel, FullySharded
+from gvr_lightning.distributed.strategies import DataParallel, FullySharded, OneStatistics
 from gvr_lightning.errors import UserError
 from gvr_lightning.instantiate import make
 
@@ -49,10 +49,11 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     chosen, strategy = node.pop("strategy", "auto"), "auto"
     plugins: list[Any] = [AtomicCheckpointIO()]
     processes = rank_and_size()[1]
+    among_several = DataParallel() if chosen == "auto" else make(chosen, "trainer.strategy", OneStatistics)
     if processes > 1:
         if complaint := uneven_batch(cfg.batch_size, processes * cfg.task.accumulate):
             raise UserError(complaint)
-        strategy = DataParallel() if chosen == "auto" else make(chosen, "trainer.strategy")
+        strategy = among_several
         plugins.append(LightningEnvironment())
         here = int(os.environ["LOCAL_WORLD_SIZE"])
         node["num_nodes"] = processes // here
@@ -62,7 +63,7 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
         raise UserError(f"trainer.precision={node['precision']}: with trainer=fsdp use bf16-mixed or 32-true")
     # else every new tensor is filled before use, a debugging aid that takes a tenth of an epoch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    own = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
+    own: dict[str, Any] = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
     own |= {"callbacks": callbacks, "logger": False, "plugins": plugins, "strategy": strategy}
     trainer: Trainer = make(node, "trainer", **own)
     return trainer

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -9,18 +10,22 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.types import Override
 from omegaconf import OmegaConf
 
+from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.folder import conf_folder, first_comment, group_options
 from gvr_lightning.config.groups import Groups, check_choice, is_choice
 from gvr_lightning.config.keys import apply
 from gvr_lightning.config.moved import current
 from gvr_lightning.config.overrides import SIGNS, choices, combinations, parse
-from gvr_lightning.config.relations import check_relations
+from gvr_lightning.config.relations import check_relations, folder_complaint
 from gvr_lightning.config.targets import check_targets
 from gvr_lightning.config.values import check_values, resolve
-from gvr_lightning.config.wording import one_line
+from gvr_lightning.config.wording import one_line, show
 from gvr_lightning.errors import UserError
 
 Tree = dict[str, Any]
+
+FOLDERS = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir")
+HYDRA_KEY = re.compile(r"\$\{hydra:([\w.]+)\}")
 
 
 def check(overrides: list[str], multirun: bool = True) -> None:
@@ -42,6 +47,9 @@ def _check(texts: list[str], multirun: bool) -> None:
     swept = next((o for o in parsed if o.is_sweep_override()), None)
     if swept is not None and not multirun and "hydra.mode=MULTIRUN" not in texts:
         raise UserError(f"{swept.input_line}: several values are a sweep, which needs -m; a list is written key=[a,b]")
+    for override in parsed:
+        if override.key_or_group in FOLDERS and (wrong := folder_complaint(str(override.value() or ""))):
+            raise UserError(f"{show(override.input_line)}: a folder must not {wrong}")
     single = [choices(o, groups.get(o.key_or_group, [])) for o in parsed]
     structure = [chosen for chosen in single if _is_structure(chosen[0], groups)]
     keys = [chosen for chosen in single if not _is_structure(chosen[0], groups)]
@@ -62,7 +70,9 @@ def _check_job(overrides: Sequence[Override], tree: Tree, default: Tree, of_swee
         made, resolved, raw = _applied(overrides, tree)
         check_values(default, resolved, raw)
         _check_missing(resolved, made)
+        _check_references(raw, tree["hydra"])
         check_relations(resolved)
+        _check_search(resolved, made)
         check_targets(default, resolved, resolved)
     except UserError as error:
         raise UserError(f"{error}{of_sweep}") from error
@@ -89,6 +99,31 @@ def _check_missing(tree: Tree, choices_made: dict[str, str], path: str = "") -> 
             raise UserError(f"{key} is missing: add {key}=<value>" + (f" ({comment})" if comment else ""))
         if isinstance(value, dict):
             _check_missing(value, choices_made, key)
+
+
+def _check_references(raw: Any, hydra: Tree, path: str = "") -> None:
+    """What a job alone resolves leads somewhere."""
+    if isinstance(raw, dict):
+        for name, inner in raw.items():
+            _check_references(inner, hydra, f"{path}.{name}".lstrip("."))
+    for key in HYDRA_KEY.findall(raw) if isinstance(raw, str) else []:
+        node: Any = hydra
+        for part in key.split("."):
+            if not isinstance(node, dict) or part not in node:
+                raise UserError(f"{path}={show(raw)}: Hydra has no setting {key}")
+            node = node[part]
+
+
+def _check_search(resolved: Tree, made: dict[str, str]) -> None:
+    """A search goes by a figure that every run has."""
+    sweeper = made.get("hydra/sweeper", "basic")
+    if sweeper == "basic":
+        return
+    if declared(resolved.get("task"), "needs", "classes") == "classes":
+        if resolved["data"].get("val_fraction") == 0:
+            raise UserError(f"hydra/sweeper={sweeper}: goes by validation, which data.val_fraction=0 leaves out")
+    elif resolved.get("extractor") is None:
+        raise UserError(f"hydra/sweeper={sweeper}: goes by FID, which extractor=none leaves out")
 
 
 def _is_structure(override: Override, groups: Groups) -> bool:

@@ -22,7 +22,7 @@ Flags
   --hydra-help    the flags of Hydra, which reads the command line
 
 Keys inside a group are set as group.key=value, such as optimizer.momentum=0.8. An argument that the
-configuration does not list is added with +, such as +trainer.limit_train_batches=3; ~ removes one.
+configuration does not list is added with +, such as +trainer.detect_anomaly=true; ~ removes one.
 
 A run leaves, in outputs/<name>/<time>/ (printed last):
   summary.json    final figures             config.yaml     everything that was configured

@@ -1,6 +1,7 @@
 """Settings that exclude or need each other."""
 
 import math
+import re
 from collections.abc import Callable
 
 from gvr_lightning.config.declarations import declared
@@ -25,6 +26,22 @@ def check_relations(config: Config) -> None:
         complaint = relation(config)
         if complaint is not None:
             raise UserError(complaint)
+
+
+def name(config: Config) -> str | None:
+    """The name is part of a folder's, below outputs/."""
+    text = get(config, "name")
+    if not isinstance(text, str) or "${" in text:
+        return None
+    complaint = folder_complaint(text) or ("be longer than 200 characters" if len(text) > 200 else "")
+    return f"name={show(text)}: it is part of the run's folder, and must not {complaint}" if complaint else None
+
+
+def folder_complaint(text: str) -> str:
+    """What a folder must not do, "" for one as it should be."""
+    if not text.strip() or not text.isprintable():
+        return "be empty or of several lines"
+    return "climb (..); give an absolute path instead" if ".." in re.split(r"[/\\]", text) else ""
 
 
 def clipping(config: Config) -> str | None:
@@ -169,6 +186,6 @@ def gradient_scaler(config: Config) -> str | None:
 
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
-    *(clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
+    *(name, clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
     *(network, labels, gradient_scaler, *GENERATION),
 )

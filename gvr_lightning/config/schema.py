@@ -14,7 +14,10 @@ from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.ranges import Rule, read_range
 from gvr_lightning.errors import UserError
 
-ADDED = {"optimizer.dampening": "number >= 0"}  # arguments that no file has: they are added with +
+ADDED = {
+    "optimizer.dampening": "number >= 0",
+    "trainer.check_val_every_n_epoch": "whole number >= 1",
+}  # arguments that no file has: they are added with +
 NOT_KEYS = ("defaults", "hydra")
 NO_GROUPS = ("experiment", "sweep")  # these choose values, and bring no keys
 _LINE = re.compile(r"(?P<indent> *)(?:- )?(?P<name>\w+):(?P<value> +[^#\s][^#]*?)? *(?:# *(?P<comment>.*))?")

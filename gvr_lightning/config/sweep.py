@@ -1,5 +1,6 @@
 """Ready sweeps, and how the jobs of a sweep ended."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -9,9 +10,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
 from gvr_lightning.config.folder import conf_folder, group_options
+from gvr_lightning.config.overrides import parse
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.errors import UserError
 
+EXCLUDE = "hydra.job.config.override_dirname.exclude_keys"
+LONGEST = 120  # bytes of what a job's folder says of it; disks take names of 255
 READY = ("+sweep=", "sweep=")
 
 
@@ -38,6 +42,28 @@ def expand(arguments: list[str]) -> list[str]:
     swept = [f"{key}={value}" for key, value in params.items() if key not in keys]
     # behind the flags: between overrides argparse takes none
     return [*([] if {"-m", "--multirun"} & set(others) else ["-m"]), *others, *swept]
+
+
+def job_names(settings: list[str]) -> list[str]:
+    """What makes Hydra name the jobs' folders by the keys that are swept alone."""
+    if any(text.startswith(f"{EXCLUDE}=") for text in settings):
+        return []
+    parsed = [parse(text) for text in settings]
+    keys = [o.key_or_group for o in parsed if not o.is_sweep_override() and not o.is_hydra_override()]
+    return [f"{EXCLUDE}=[{','.join(dict.fromkeys([*keys, 'name', 'resume', 'trust']))}]"]
+
+
+def job_folder(number: Any, swept: Any) -> str:
+    """The name of a job's folder: its number and what is its own, of a length that every disk takes."""
+    text = "".join(c if c.isprintable() and c not in '/\\:*?"<>|' else "-" for c in str(swept))
+    if len(text.encode()) > LONGEST:
+        text = f"{text.encode()[: LONGEST - 9].decode(errors='ignore')}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+    return f"{number}_{text}".rstrip("_. ")
+
+
+OmegaConf.register_new_resolver(
+    "job_folder", job_folder, replace=True
+)  # of conf/config.yaml, wherever jobs are started
 
 
 class Outcome(Callback):

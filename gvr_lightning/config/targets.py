@@ -56,6 +56,27 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "use_distributed_sampler": "the run has its own",
     },
 }
+NOT_HERE = {  # arguments that Lightning knows and this project's loaders, checkpoints and figures do not
+    "trainer": {
+        "fast_dev_run": "set epochs=1 and data.max_train",
+        "limit_train_batches": "set data.max_train",
+        "limit_val_batches": "set data.val_fraction",
+        "limit_test_batches": "the test is on all test images",
+        "limit_predict_batches": "nothing is predicted",
+        "overfit_batches": "set data.max_train and data.val_fraction=0",
+        "max_steps": "set epochs",
+        "min_steps": "set epochs",
+        "min_epochs": "set epochs",
+        "max_time": "SIGUSR1 or SIGTERM ends a run so that it can be resumed",
+        "val_check_interval": "validation is after every epoch, or never with data.val_fraction=0",
+        "enable_checkpointing": "set checkpoint.every_n_steps or every_n_minutes",
+        "enable_progress_bar": "the run has its own, and none where its output is no terminal",
+        "reload_dataloaders_every_n_epochs": "the loaders know the epoch",
+        "barebones": "a run has its figures and checkpoints",
+        "model_registry": "checkpoints are in the run's folder",
+        "enable_autolog_hparams": "the configuration is in config.yaml",
+    },
+}
 OWN = {
     "trainer": {"sync_batchnorm"},
     "sampler": {"steps", "eta", "spacing", "clip_sample"},
@@ -110,6 +131,8 @@ def _check_arguments(target: str, path: str, before: Tree, now: Tree, names: set
         key = f"{path}.{name}"
         if name in given:
             raise UserError(f"{key}={show(now[name])}: the run passes this itself; {given[name]}")
+        if name in NOT_HERE.get(path, {}):
+            raise UserError(f"{key}={show(now[name])}: has no meaning here; {NOT_HERE[path][name]}")
         if name in takes.arguments:
             _check_type(takes.arguments[name], key, now[name])
         elif name in before and not takes.open:

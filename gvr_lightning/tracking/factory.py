@@ -1,6 +1,7 @@
 """The loggers of logger=wandb."""
 
 import json
+import os
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from gvr_lightning.recording.summary import origin
 from gvr_lightning.tracking.logger import WandbRun
 from gvr_lightning.tracking.session import begin
 
+MODES = ("online", "offline", "disabled")
 INSTALL = "logger=wandb needs W&B: pip install 'gvr-lightning[wandb]'"
 
 
@@ -26,7 +28,7 @@ def weights_and_biases(
     *,
     project: str = "gvr_lightning",
     entity: str | None = None,
-    mode: str = "online",
+    mode: str | None = None,
     group: str | None = None,
     sweep: str | None = None,
     job_type: str | None = None,
@@ -42,7 +44,8 @@ def weights_and_biases(
         config: the whole resolved configuration.
         project: of W&B.
         entity: of W&B; None for the account's own.
-        mode: "online", or "offline" for files that ``wandb sync`` sends.
+        mode: "online", "offline" for files that ``wandb sync`` sends, or "disabled"; None: what WANDB_MODE says, or
+            online.
         group: of W&B; None for the sweep's folder, or outside of a sweep for the run's name.
         sweep: where a sweep's jobs lie.
         job_type: of W&B.
@@ -56,6 +59,13 @@ def weights_and_biases(
         import wandb  # noqa: F401
     except ModuleNotFoundError as error:
         raise UserError(INSTALL) from error
+    mode = mode or os.environ.get("WANDB_MODE") or "online"
+    if mode == "dryrun":  # its name in earlier times
+        mode = "offline"
+    if mode not in MODES:
+        raise UserError(f"WANDB_MODE={mode}: one of {', '.join(MODES)}")
+    if mode == "disabled":
+        return [CsvLogger(folder / METRICS, rows)]
     config = config or {}
     code = origin(config)
     kept = _identity(folder, step > 0, _study(folder, sweep, config["name"]))

@@ -94,7 +94,12 @@ class LastStage(Head):
     def parameters(self, model: Network) -> list[nn.Parameter]:
         """The trainable parameters of the last stage and the head."""
         head = super().parameters(model)
-        if not (stage := _trainable(getattr(model.backbone, "last_stage", nn.Identity()))):
+        last = getattr(model.backbone, "last_stage", nn.Identity())
+        if not (stage := _trainable(last)):
+            if any(True for _ in last.parameters()):
+                raise ValueError(
+                    "every parameter of the network's last stage is frozen: use layers=head, or train some"
+                )
             raise ValueError(
                 "this network does not say where its last stage begins: give layers=[name patterns] instead"
             )
