@@ -24,7 +24,7 @@ Shape = dict[str, dict[str, list[int]]]
 
 # Keys that say where a run is computed, kept or shown: with other values it is the same run.
 THE_SAME = {
-    *("name", "seed", "resume", "checkpoint.every_n_steps", "checkpoint.every_n_minutes"),
+    *("name", "seed", "resume", "trust", "extractor.trust", "checkpoint.every_n_steps", "checkpoint.every_n_minutes"),
     *("alpha", "lr", "epochs"),  # which act through others: those count
     *("data.root", "data.source.root", "data.download", "data.source.download"),  # the data are the same by their hash
     *("data.workers", "data.source.workers", "data.cache_dir", "data.source.cache_dir", "data.eval_batch_size"),

@@ -2,25 +2,28 @@
 
 import csv
 import json
+import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from gvr_lightning.config.lookup import config_hash
 from gvr_lightning.config.moved import current
 from gvr_lightning.errors import UserError
+from gvr_lightning.files import read_json, read_text, read_yaml
 
 FINISHED, UNFINISHED, NOT_READ = "finished", "unfinished", "not read"
 STATUSES = (FINISHED, "interrupted", "failed")  # that summary.json may tell
 OURS = ("seed", "regularizer")  # keys that every configuration of this project has
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 INSIDE = ("checkpoints", "samples", "tensorboard", "wandb")  # folders of a run in which there is no other
+
+RECORDS = ("versions", "git", "machine", "protocol", "label_noise")  # of summary.json, where they are
+LARGEST = 1e100  # the squares of larger figures are no numbers
 
 FlatConfig = dict[str, Any]  # a configuration's values by the dotted paths of their keys
 
@@ -28,7 +31,19 @@ FlatConfig = dict[str, Any]  # a configuration's values by the dotted paths of t
 # are repetitions. What changes the figures (trainer.precision, trainer.sync_batchnorm, generation.num_images) or what a
 # reader may want to time (task.compile, task.channels_last, data.on_device) is not among them.
 BOOKKEEPING = (
-    *("name", "seed", "resume", "checkpoint.*", "logger", "logger.*", "*._partial_", "*._convert_", "*._recursive_"),
+    *(
+        "name",
+        "seed",
+        "resume",
+        "trust",
+        "*.trust",
+        "checkpoint.*",
+        "logger",
+        "logger.*",
+        "*._partial_",
+        "*._convert_",
+        "*._recursive_",
+    ),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy.*"),
     *("trainer.benchmark", "trainer.deterministic", "trainer.log_every_n_steps"),
     *("data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
@@ -78,7 +93,7 @@ class Run:
     def choices(self) -> dict[str, str]:
         """Which option of each config group was chosen, none where it was null; empty if that is not recorded."""
         try:
-            node = _load(self.path / ".hydra" / "hydra.yaml", _yaml)["hydra"]["runtime"]["choices"]
+            node = _load(self.path / ".hydra" / "hydra.yaml", read_yaml)["hydra"]["runtime"]["choices"]
             return {group: str(option or "none") for group, option in node.items() if "/" not in group}
         except (KeyError, TypeError, AttributeError, UnreadableError):
             return {}
@@ -87,7 +102,7 @@ class Run:
     def overrides(self) -> list[str] | None:
         """What stood on the command line; None if that is not recorded."""
         try:
-            found = _load(self.path / ".hydra" / "overrides.yaml", _yaml)
+            found = _load(self.path / ".hydra" / "overrides.yaml", read_yaml)
         except UnreadableError:
             return None
         return [str(text) for text in found] if isinstance(found, list) else None
@@ -126,10 +141,15 @@ def read_run(path: Path, name: str) -> Run:
         if summary["status"] != FINISHED:
             return Run(path, name, summary["status"], str(summary.get("error", "stopped by a signal")), summary)
         config, rows = _read_config(path), _read_rows(path)
+        written, now = (path / "summary.json").stat().st_mtime, config_hash(config)
+        run = Run(path, name, FINISHED, "", summary, current(config), rows, written)
+        for value in flatten(run.config).values():
+            frozen(value)
     except UnreadableError as error:
         return Run(path, name, NOT_READ, str(error))
-    run = Run(path, name, FINISHED, "", summary, current(config), rows, (path / "summary.json").stat().st_mtime)
-    if summary.get("config_hash", config_hash(config)) != config_hash(config):
+    except Exception as error:  # whatever a stranger's file has made of it: one odd run stops no report
+        return Run(path, name, NOT_READ, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")
+    if summary.get("config_hash", now) != now:
         run.status = UNFINISHED
         run.reason = "config.yaml is newer than summary.json: continued, and running or killed (or edited by hand)"
     return run
@@ -191,22 +211,36 @@ def _read_summary(folder: Path) -> dict[str, Any] | None:
     path = folder / "summary.json"
     if not path.exists():
         return None
-    found = _load(path, lambda file: json.loads(file.read_text()))
+    found = _load(path, read_json)
     if not isinstance(found, dict) or found.get("status") not in STATUSES:
         raise UnreadableError("summary.json is none of this project: it has no status")
     if found["status"] == FINISHED:
         kinds = {"metrics": dict, "train": dict, "seed": int, "task": str}
         if wrong := [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]:
             raise UnreadableError(f"summary.json is none of this project: it has no {wrong[0]}")
+        wrong = [key for key in RECORDS if not isinstance(found.get(key) or {}, dict)]
+        wrong += [f"train/{key}" for key, value in found["train"].items() if not _is_figure(value)]
+        wrong += [f"metrics/{key}" for key, value in found["metrics"].items() if not _is_figure(value, str)]
+        if wrong or abs(found["seed"]) >= 2**63:
+            raise UnreadableError(f"summary.json is none of this project: {(wrong or ['seed'])[0]} is something else")
     return found
+
+
+def _is_figure(value: Any, *others: type) -> bool:
+    """Whether a value is a number that a mean can be taken of, or nothing; or of another kind."""
+    if isinstance(value, int | float):
+        return value != value or abs(value) < LARGEST or value in (math.inf, -math.inf)
+    return value is None or isinstance(value, others)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     """The configuration, resolved if the run came that far."""
     resolved = folder / "config.yaml"
-    found = _load(resolved if resolved.exists() else folder / ".hydra" / "config.yaml", _yaml)
+    found = _load(resolved if resolved.exists() else folder / ".hydra" / "config.yaml", read_yaml)
     if not isinstance(found, dict) or any(key not in found for key in OURS):
         raise UnreadableError(f"config.yaml is none of this project: it has no {' and '.join(OURS)}")
+    if not _has_names(found):
+        raise UnreadableError("config.yaml is none of this project: a key is no text")
     return found
 
 
@@ -216,14 +250,20 @@ def _read_rows(folder: Path) -> list[dict[str, float]]:
     return _load(path, _numbers) if path.exists() else []
 
 
+def _has_names(node: Any) -> bool:
+    if isinstance(node, list):
+        return all(map(_has_names, node))
+    return not isinstance(node, dict) or all(isinstance(key, str) and _has_names(inner) for key, inner in node.items())
+
+
 def _numbers(path: Path) -> list[dict[str, float]]:
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file, strict=True))
-    return [{name: float(value) for name, value in row.items() if value not in ("", None)} for row in rows]
+    rows = csv.DictReader(StringIO(read_text(path), newline=""), strict=True)
+    return [{name: _number(value) for name, value in row.items() if value not in ("", None)} for row in rows]
 
 
-def _yaml(path: Path) -> Any:
-    return yaml.load(path.read_text(), LOADER)
+def _number(text: str) -> float:
+    value = float(text)
+    return value if _is_figure(value) else math.copysign(math.inf, value)
 
 
 def _load(path: Path, parse: Callable[[Path], Any]) -> Any:
@@ -236,7 +276,7 @@ def _load(path: Path, parse: Callable[[Path], Any]) -> Any:
         return parse(path)
     except FileNotFoundError as error:
         raise UnreadableError(f"{path.name} is missing") from error
-    except (OSError, ValueError, TypeError, csv.Error, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, MemoryError, csv.Error) as error:
         raise UnreadableError(f"{path.name} cannot be read: {' '.join(str(error).split())}") from error
 
 

@@ -166,7 +166,12 @@ def write_csv(path: Path, records: Sequence[Record]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows(records)
+        writer.writerows({name: _as_text(value) for name, value in record.items()} for record in records)
+
+
+def _as_text(value: Any) -> Any:
+    """A text that a spreadsheet would take for a formula, as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
 
 
 def interval(low: str, high: str) -> str:
