@@ -91,6 +91,74 @@ def test_the_place_that_a_process_was_given(case: str, monkeypatch: pytest.Monke
     assert external_place() == expected
 
 
+@pytest.mark.parametrize("given", [TORCHRUN, SRUN], ids=["torchrun", "srun"])
+def test_half_of_a_launcher_s_environment_is_one_line(given: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def place(change: dict[str, Any]) -> Any:
+        for name, value in (WITHOUT | given | change).items():
+            monkeypatch.delenv(name, raising=False) if value is None else monkeypatch.setenv(name, value)
+        return external_place()
+
+    assert place({}) is not None
+    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    needed = needed if given is TORCHRUN else ("SLURM_LOCALID", "SLURM_STEP_NUM_TASKS", "SLURM_STEP_NUM_NODES")
+    for name in needed:
+        with pytest.raises(UserError, match=f"has set no {name}: start all processes with torchrun or srun, or none"):
+            place({name: None})
+        if name != "MASTER_ADDR":
+            with pytest.raises(UserError, match=f"{name}=x is no whole number"):
+                place({name: "x"})
+    rank = "RANK" if given is TORCHRUN else "SLURM_PROCID"
+    with pytest.raises(UserError, match="process 8 of 8"):
+        place({rank: "8"})
+
+
+@pytest.mark.parametrize(
+    ("place", "words"),
+    [
+        (Place(0, 2, 0, 2, "no-such-machine.invalid", 1), "there is no machine no-such-machine.invalid"),
+        (Place(1, 2, 1, 2, LOCALHOST, 1), "process 1 of 2 does not meet the others at 127.0.0.1:1"),
+        (Place(0, 2, 0, 2, LOCALHOST, 0), "1 of 2 processes are here after 1 s: start the others, too"),
+    ],
+    ids=["no machine", "no first process", "no second process"],
+)
+def test_processes_that_do_not_come_are_told(
+    place: Place, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with patch.dict(os.environ), pytest.raises(UserError, match=words):
+        join(place, "gloo", 1.0)
+    assert capsys.readouterr().err.count("\n") <= 1
+
+
+def waits(path: str) -> None:
+    """Of two processes the second is stopped, as a debugger or a full machine does."""
+    if os.environ["RANK"] == "1":
+        Path(path).write_text("")
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(HANG)
+
+
+@pytest.mark.parametrize("signals", [0, 2])
+def test_a_process_that_is_stopped_is_ended(signals: int, tmp_path: Path) -> None:
+    def ask() -> None:
+        while not (tmp_path / "there").exists():
+            time.sleep(0.1)
+        for _ in range(signals):
+            time.sleep(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    arguments = (str(tmp_path / "there"),)
+    if signals:
+        with pytest.raises(Interrupted), patch("gvr_lightning.distributed.launch.AT_ONCE", 1.0):
+            launch(waits, arguments, 2, "gloo")
+    else:
+        words = r"process 1 of 2 has shown no sign of life for 3 s \(trainer.timeout\)"
+        with pytest.raises(TrainingError, match=words), patch("gvr_lightning.distributed.launch.LOADING", 15.0):
+            launch(waits, arguments, 2, "gloo", timeout=3.0)
+    asking.join()
+
+
 # --- four processes that are told to be on two machines
 
 

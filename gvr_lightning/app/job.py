@@ -14,8 +14,10 @@ from gvr_lightning.config.moved import current
 from gvr_lightning.distributed.external import Place
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.distributed.place import broadcast, join
-from gvr_lightning.errors import TrainingError
+from gvr_lightning.errors import Interrupted, TrainingError
 from gvr_lightning.recording.summary import read_summary, write_failure
+
+TIMEOUT = 600.0  # seconds, where a trainer of somebody's own does not say
 
 
 def train(cfg: DictConfig, folder: Path, overrides: list[str], place: Place | None = None) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], place: Place | No
     """
     cfg = OmegaConf.create(current(OmegaConf.to_container(cfg)))
     if place is not None:
-        join(place, backend(cfg.trainer))
+        join(place, backend(cfg.trainer), cfg.trainer.get("timeout", TIMEOUT))
         folder = Path(broadcast(str(folder)))
         with taken(folder, place.rank == 0):
             return run(_settled(cfg, folder), folder, overrides)
@@ -52,9 +54,13 @@ def _train_here(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str
         return run(cfg, folder, overrides)
     config: Any = OmegaConf.to_container(cfg, resolve=True)  # the processes do not know Hydra's own values
     try:
-        launch(_run, (config, folder, overrides), processes, backend(cfg.trainer))
+        launch(_run, (config, folder, overrides), processes, backend(cfg.trainer), cfg.trainer.get("timeout", TIMEOUT))
     except TrainingError as error:  # perhaps of a process that was killed, and wrote nothing
         write_failure(folder, config, error)
+        raise
+    except Interrupted as stop:  # perhaps of processes that had to be ended
+        if read_summary(folder).get("status") != "interrupted":
+            write_failure(folder, config, stop)
         raise
     return read_summary(folder)
 

@@ -45,7 +45,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     """
     strategy: Any
     node: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    node.pop("sync_batchnorm", None)  # the network has been built with it
+    for own_key in ("sync_batchnorm", "timeout"):  # of the network and the processes, which are there
+        node.pop(own_key, None)
     chosen, strategy = node.pop("strategy", "auto"), "auto"
     plugins: list[Any] = [AtomicCheckpointIO()]
     processes = rank_and_size()[1]

@@ -12,6 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType
@@ -24,6 +25,10 @@ from gvr_lightning.distributed.place import join
 from gvr_lightning.errors import STOPPING, Interrupted, TrainingError, UserError
 
 GRACE = 10.0  # seconds that the others have to end by themselves once one has failed
+STOP = 300.0  # seconds that all have to end after a signal: an update, its validation, a checkpoint
+AT_ONCE = 5.0  # after a second one
+LOADING = 60.0  # until they have loaded torch
+BEAT = 1.0  # seconds between two signs of life
 
 
 @dataclass
@@ -35,7 +40,9 @@ class Failure:
     text: str = ""  # a traceback, where the error is none of ours
 
 
-def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int, backend: str) -> None:
+def launch(
+    work: Callable[..., None], arguments: tuple[Any, ...], processes: int, backend: str, timeout: float = 600.0
+) -> None:
     """Call ``work(*arguments)`` in as many processes, each at its :class:`Place`, and wait for their end.
 
     Args:
@@ -43,6 +50,7 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int
         arguments: that can be pickled.
         processes: how many.
         backend: of torch.distributed, "gloo" or "nccl".
+        timeout: seconds after which a process that shows no sign of life is ended, with the others.
 
     Raises:
         UserError, TrainingError, Interrupted: as one of them did; TrainingError also if one was killed.
@@ -59,12 +67,13 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], processes: int
         for rank in range(processes):
             place = Place(rank, processes, rank, processes, LOCALHOST, store.port, serves=False)
             report, send = context.Pipe(duplex=False)
-            worker = context.Process(target=_work, args=(place, backend, work, arguments, send), name=f"process {rank}")
+            given = (place, backend, work, arguments, send, timeout)
+            worker = context.Process(target=_work, args=given, name=f"process {rank}")
             worker.start()
             send.close()
             workers.append(worker)
             reports.append(report)
-        failures = _watch(workers, reports)
+        failures = _watch(workers, reports, timeout)
     finally:
         for worker in workers:
             worker.kill()
@@ -79,34 +88,61 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _watch(workers: list[Any], reports: list[Connection]) -> list[Failure]:
+def _watch(workers: list[Any], reports: list[Connection], timeout: float = 600.0) -> list[Failure]:
     """Wait for all; once one has failed the others have a little time to say what they know."""
-    handlers = _forward(workers)
+    signals: list[int] = []
+    handlers = _forward(workers, signals)
     failures: list[Failure] = []
     running, deadline = dict(enumerate(workers)), float("inf")
+    heard = dict.fromkeys(running, time.monotonic() + LOADING)
+    said: dict[int, Failure] = {}
     try:
         while running and time.monotonic() < deadline:
             wait([worker.sentinel for worker in running.values()], timeout=0.5)
+            for rank in running:
+                _listen(rank, reports[rank], heard, said)
             for rank, worker in [item for item in running.items() if not item[1].is_alive()]:
                 del running[rank]
-                failure = _failure(rank, worker.exitcode, reports[rank])
+                failure = said.get(rank) or _failure(rank, worker.exitcode, reports[rank])
                 if failure is not None:
                     failures.append(failure)
                     # an interruption ends all of them, each after its step
                     patience = 60.0 if isinstance(failure.error, Interrupted) else GRACE
                     deadline = min(deadline, time.monotonic() + patience)
+            if signals:  # after the second they are ended, wherever they are
+                deadline = min(deadline, time.monotonic() + (STOP if len(signals) == 1 else AT_ONCE))
+            for rank in [rank for rank in running if time.monotonic() - heard[rank] > timeout]:
+                how = f"has shown no sign of life for {timeout:g} s (trainer.timeout): stopped, or its machine is"
+                return [*failures, Failure(rank, ProcessLookupError(how))]
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)
+    if running and signals and not failures:  # they were asked and did not end: the last checkpoint is what is left
+        failures.append(Failure(min(running), Interrupted(signals[-1])))
     return failures
 
 
-def _forward(workers: list[Any]) -> dict[int, Any]:
+def _listen(rank: int, report: Connection, heard: dict[int, float], said: dict[int, Failure]) -> None:
+    """Take what a process has sent: signs of life, and at its end perhaps why."""
+    while rank not in said:
+        try:
+            if not report.poll():
+                return
+            message = report.recv()
+        except (EOFError, OSError):
+            return
+        heard[rank] = max(heard[rank], time.monotonic())
+        if message is not None:
+            said[rank] = message
+
+
+def _forward(workers: list[Any], signals: list[int]) -> dict[int, Any]:
     """Pass signals on: the processes have sessions of their own, so that each gets a Ctrl-C once."""
     if threading.current_thread() is not threading.main_thread():
         return {}
 
     def receive(signum: int, frame: FrameType | None) -> None:
+        signals.append(signum)
         for worker in workers:
             if worker.is_alive():
                 os.kill(worker.pid, signum)
@@ -115,11 +151,10 @@ def _forward(workers: list[Any]) -> dict[int, Any]:
 
 
 def _failure(rank: int, exitcode: int, report: Connection) -> Failure | None:
-    try:
-        failure: Failure | None = report.recv()
-        return failure
-    except EOFError:  # it ended without a word
-        pass
+    said: dict[int, Failure] = {}
+    _listen(rank, report, {rank: 0.0}, said)
+    if rank in said:
+        return said[rank]
     if exitcode == 0:
         return None
     if -exitcode in STOPPING:  # before it could catch them
@@ -142,20 +177,38 @@ def _cause(failures: list[Failure], processes: int) -> BaseException:
     return TrainingError(f"{who} failed: {first.error}")
 
 
-def _work(place: Place, backend: str, work: Callable[..., None], arguments: tuple[Any, ...], send: Connection) -> None:
+def _work(
+    place: Place,
+    backend: str,
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
+    send: Connection,
+    timeout: float,
+) -> None:
     """A process: join, work, report, leave."""
     os.setsid()
     threading.Thread(target=_follow_parent, daemon=True).start()
+    alone = threading.Lock()  # of two threads that send
+    threading.Thread(target=_beat, args=(send, alone), daemon=True).start()
     status = 0
     try:
-        join(place, backend)
+        join(place, backend, timeout)
         work(*arguments)
     except BaseException as error:  # also Ctrl-C, which is no Exception
         status = 1
-        send.send(_portable(place.rank, error))
+        with alone:
+            send.send(_portable(place.rank, error))
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)  # gloo's threads would wait for those who are gone
+
+
+def _beat(send: Connection, alone: Any) -> None:
+    """Signs of life, which a process that is stopped does not give."""
+    while True:
+        with alone, suppress(OSError):
+            send.send(None)
+        time.sleep(BEAT)
 
 
 def _portable(rank: int, error: BaseException) -> Failure:
