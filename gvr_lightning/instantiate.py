@@ -50,6 +50,18 @@ def require_kind(made: Any, wanted: type, what: str) -> None:
         raise UserError(f"{what}: gives a {type(made).__name__}, not {needed}")
 
 
+def calling(function: Any, key: str) -> Any:
+    """The function, every complaint of which is one line with the configuration's key; None for none."""
+    if function is None:
+        return None
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        with guarded(key):
+            return function(*arguments, **options)
+
+    return call
+
+
 @contextmanager
 def guarded(key: str) -> Iterator[None]:
     """Where code of somebody else's runs, which raises what it likes: one line with the key.

@@ -16,7 +16,7 @@ from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.sampler import Sampler
 from gvr_lightning.distributed.sync_batchnorm import synchronise
 from gvr_lightning.errors import UserError
-from gvr_lightning.instantiate import guarded, make
+from gvr_lightning.instantiate import calling, guarded, make
 from gvr_lightning.methods.penalty import Penalty
 from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.metrics.scoring import Scoring
@@ -29,8 +29,10 @@ DATA_KEYS = ("val_fraction", "max_train", "mean", "std", "eval_batch_size", "on_
 
 def build_data(cfg: DictConfig) -> ViewsDataModule:
     """The data module, with its images read."""
-    options = {key: cfg.data[key] for key in DATA_KEYS}
-    transform, eval_transform = (make(cfg.data[key], f"data.{key}", CALL) for key in ("transform", "eval_transform"))
+    options = {key: cfg.data[key] for key in DATA_KEYS if key in cfg.data}  # a file of one's own may leave some out
+    transform, eval_transform = (
+        make(cfg.data.get(key), f"data.{key}", CALL) for key in ("transform", "eval_transform")
+    )
     data = ViewsDataModule(
         source=make(cfg.data.source, "data.source", CALL),
         augmentation=PerImage(transform) if transform else make(cfg.data.augmentation, "data.augmentation", CALL),
@@ -54,9 +56,9 @@ def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
     parts = {
         "model": model,
         "penalty": make(cfg.regularizer.penalty, "regularizer.penalty", Penalty),
-        "wrap": make(cfg.regularizer.wrap, "regularizer.wrap", CALL),
-        "optimizer": make(cfg.optimizer, "optimizer", CALL),
-        "schedule": make(cfg.scheduler, "scheduler", CALL),
+        "wrap": calling(make(cfg.regularizer.wrap, "regularizer.wrap", CALL), "regularizer.wrap"),
+        "optimizer": calling(make(cfg.optimizer, "optimizer", CALL), "optimizer"),
+        "schedule": calling(make(cfg.scheduler, "scheduler", CALL), "scheduler"),
     }
     task: BaseTask = make(cfg.task, "task", BaseTask, num_classes=data.num_classes, seed=cfg.seed, **parts)
     return task

@@ -22,6 +22,7 @@ from gvr_lightning.callbacks.checkpoints import BEST, Checkpoints, newest_checkp
 from gvr_lightning.callbacks.continuation import Continuation, changes
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.interruption import Interruption, signals_interrupt
+from gvr_lightning.callbacks.optimizer_modes import OptimizerModes
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
 from gvr_lightning.checkpoint import load_checkpoint
@@ -121,7 +122,15 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: lis
     interruption, progress = Interruption(checkpoints), RunProgress(throughput)
     with one_a_machine_first():
         generation = build_generation(cfg, data, task, folder, progress)
-    callbacks: list[Callback] = [continuation, throughput, AGRStatistics(), interruption, checkpoints, progress]
+    callbacks: list[Callback] = [
+        continuation,
+        OptimizerModes(),
+        throughput,
+        AGRStatistics(),
+        interruption,
+        checkpoints,
+        progress,
+    ]
     callbacks += [generation] if generation else []
     if first:
         begin(folder, config, overrides, checkpoint)

@@ -14,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
+from gvr_lightning.callbacks.optimizer_modes import weights_to_use
 from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.distributed.batch import rank_and_size
@@ -145,7 +146,8 @@ class Checkpoints(Checkpoint):
 
     def save(self, trainer: Trainer) -> None:
         """Write the last checkpoint; every process has to ask."""
-        trainer.save_checkpoint(self.last_path)
+        with weights_to_use(trainer):
+            trainer.save_checkpoint(self.last_path)
         self._saved = time.monotonic()
 
 
