@@ -563,12 +563,18 @@ def test_a_data_set_with_val_in_the_place_of_test(folder: Path) -> None:
 
 def test_what_is_no_image_is_left_out_and_counted(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     expected = load(folder)
+    assert "formats" not in capsys.readouterr().err
     os.mkfifo(folder / "train" / "class_0" / "pipe.png")
     for name in ("a.npy", "b.npy", "Thumbs.db", "README"):
         (folder / "train" / "class_0" / name).write_bytes(b"x")
     capsys.readouterr()
     assert same(expected, load(folder))
     assert "left out: 1 .db, 2 .npy, 1 no ending, 1 pipe or device" in capsys.readouterr().err
+    with Image.open(folder / "train" / "class_0" / "0001.png") as image:
+        image.save(folder / "train" / "class_0" / "0002.JFIF", format="JPEG")
+        image.save(folder / "train" / "class_0" / "0002.gif")
+    assert len(load(folder).train.targets) == len(expected.train.targets) + 2
+    assert "data: images of several formats: 1 .gif, 1 .jfif, 18 .png" in capsys.readouterr().err
 
 
 def test_image_folder_that_is_not_one(folder: Path) -> None:

@@ -19,6 +19,7 @@ from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.data.listing import Listing, list_images
 from gvr_lightning.errors import UserError
 
+LEFT_OUT = "files that are no images are left out"
 FORMAT = 1  # of the decoded arrays; a change to it decodes anew
 SETTLED_NS = 2 * 10**9  # the tick of the coarsest file systems' clocks
 
@@ -68,9 +69,10 @@ class ImageFolder:
         """
         started = time.time_ns()
         listing = list_images(self.root, self.test_folder)
-        if listing.left_out:
-            counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(listing.left_out.items()))
-            print(f"data: files that are no images are left out: {counts}", file=sys.stderr)
+        for what, endings in (("images of several formats", listing.endings()), (LEFT_OUT, listing.left_out)):
+            if len(endings) > (what != LEFT_OUT):
+                counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(endings.items()))
+                print(f"data: {what}: {counts}", file=sys.stderr)
         stamp = listing.stamp()
         cache = Cache(self.cache_dir)
         known = cache.recall(stamp), cache.recall(f"{stamp}-top")

@@ -61,6 +61,10 @@ class Listing:
         """Where the files are."""
         return [self.root / file.name for file in self.files]
 
+    def endings(self) -> Counter[str]:
+        """How many files have which ending."""
+        return Counter(os.path.splitext(file.name)[1].lower() for file in self.files)
+
     def stamp(self) -> str:
         """A hash of where the files are and of their names, sizes and times, but not of what is in them."""
         digest = hashlib.sha256(os.fsencode(os.path.realpath(self.root)))

@@ -1,7 +1,9 @@
 """Any timm network, cut before its last stage and before its classifier."""
 
 import copy
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -45,12 +47,18 @@ def timm_network(
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ValueError(f"timm has no model {name!r}" + (f"; near ones: {', '.join(near)}" if near else ""))
     try:
-        net: Any = timm.create_model(
-            name, pretrained, in_chans=image_shape[0], num_classes=num_classes, **options
-        ).eval()
+        with _quiet_hub():
+            net: Any = timm.create_model(
+                name, pretrained, in_chans=image_shape[0], num_classes=num_classes, **options
+            ).eval()
         images = torch.linspace(-1, 1, 2 * image_shape[0] * image_shape[1] * image_shape[2]).reshape(2, *image_shape)
         with torch.no_grad():
             expected = net(images)
+    except OSError as error:  # no network, or no weights of this name
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"timm cannot load the weights of {name!r}: {reason}; pretrained=false starts afresh"
+        ) from error
     except (AssertionError, IndexError, RuntimeError, TypeError, ValueError) as error:
         shape = "x".join(map(str, image_shape))
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -64,6 +72,18 @@ def timm_network(
         if network is not None and _equal(network, images, expected):
             return network.train()
     raise ValueError(f"timm model {name!r} does not end in one classifier layer")
+
+
+@contextmanager
+def _quiet_hub() -> Iterator[None]:
+    """Without the hub's own lines about each attempt: what came of them is told in one."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 class _Early(nn.Module):
