@@ -119,6 +119,7 @@ ELSEWHERE = {
     "test_sources.py": "data.root data.download data.image_size data.channels data.cache_dir data.workers"
     " data.test_folder data.value_range",
     "test_security.py": "trust",
+    "test_launching.py": "trainer.timeout",
     "test_splits.py": "data.eval_batch_size data.on_device",
     "test_generation.py": "model.weights",
     "test_generated_images.py": "generation.num_images generation.grid generation.splits generation.bf16"

@@ -25,7 +25,13 @@ SAM = {"rho": 0.05, "adaptive": False}
 UNET = {"is": "unet", "head_dim": None, "weights": None}
 ADAM = {"lr": LR, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
 TRAINER = {"is": "Trainer", "max_epochs": EPOCHS, "accelerator": "auto", "devices": 1, "num_nodes": 1}
-TRAINER |= {"strategy": "auto", "sync_batchnorm": False, "precision": "32-true", "log_every_n_steps": 50}
+TRAINER |= {
+    "strategy": "auto",
+    "sync_batchnorm": False,
+    "timeout": 600,
+    "precision": "32-true",
+    "log_every_n_steps": 50,
+}
 TRAINER |= {"deterministic": False, "benchmark": False}
 NOISE = {"rate": 0.4, "seed": 0}
 STEP = {"clip_value": None, "accumulate": 1, "non_finite": "stop", "max_skipped": 100, "compile": False}

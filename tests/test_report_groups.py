@@ -31,7 +31,15 @@ THE_SAME = {
     *("extractor.cache_dir", "regularizer.wrap._partial_", "optimizer._partial_", "scheduler._partial_"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy._target_"),
     *("trainer.strategy.find_unused_parameters", "trainer.log_every_n_steps", "trainer.deterministic"),
-    *("trainer.benchmark", "logger._target_", "logger._partial_", "logger.project", "logger.entity", "logger.mode"),
+    *(
+        "trainer.timeout",
+        "trainer.benchmark",
+        "logger._target_",
+        "logger._partial_",
+        "logger.project",
+        "logger.entity",
+        "logger.mode",
+    ),
     *("logger.on_error", "logger.group", "logger.job_type", "logger.tags", "logger.sweep"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 }

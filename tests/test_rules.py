@@ -100,6 +100,7 @@ RULED: dict[str, dict[str, Row]] = {
         "optimizer.momentum": BELOW_ONE,
         "+optimizer.dampening": NOT_NEGATIVE,
         "+trainer.check_val_every_n_epoch": whole(1),
+        "trainer.timeout": POSITIVE,
         "optimizer.weight_decay": NOT_NEGATIVE,
         "scheduler.interval": one_of("epoch", "step"),
         "scheduler.min_lr": NOT_NEGATIVE,

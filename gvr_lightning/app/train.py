@@ -34,6 +34,7 @@ def main() -> None:
     """Check the command line, then hand it to Hydra; exit status 2 for a mistake, 1 for a failed run."""
     # before torch loads: threads that wait by spinning stall each other where cores are shared
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # who waits for whom is told in a line of our own
     unbreakable()
     arguments = sys.argv[1:]
     if "--help" in arguments or "-h" in arguments:
@@ -99,6 +100,7 @@ def _job(cfg: DictConfig) -> Any:
     from gvr_lightning.app.job import train  # torch and Lightning, two seconds
 
     of_hydra = HydraConfig.get()
+    os.chdir(of_hydra.runtime.cwd)  # with hydra.job.chdir, too, paths mean what they meant where they were typed
     folder, place = Path(of_hydra.runtime.output_dir), external_place()
     try:
         summary = train(cfg, folder, list(of_hydra.overrides.task), place)

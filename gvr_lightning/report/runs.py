@@ -45,7 +45,7 @@ BOOKKEEPING = (
         "*._recursive_",
     ),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy.*"),
-    *("trainer.benchmark", "trainer.deterministic", "trainer.log_every_n_steps"),
+    *("trainer.timeout", "trainer.benchmark", "trainer.deterministic", "trainer.log_every_n_steps"),
     *("data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 )
