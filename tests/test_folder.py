@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from equality import assert_equal_rows, rows
@@ -176,6 +177,10 @@ def test_curves_and_names_that_cannot_be_drawn_end_no_run(
     monkeypatch.setattr("gvr_lightning.app.run.draw_curves", broken)
     assert tiny_run(tmp_path / "b", "epochs=1")["status"] == "finished"
     assert f"{tmp_path / 'b' / 'curves.png'}: no ink" in capsys.readouterr().err
+    monkeypatch.undo()
+    (tmp_path / "c" / "curves.png").mkdir(parents=True)
+    assert tiny_run(tmp_path / "c", "epochs=1", curves=True)["status"] == "finished"
+    assert f"{tmp_path / 'c' / 'curves.png'}: " in capsys.readouterr().err and not plt.get_fignums()
 
 
 def test_the_cause_is_told_where_the_summary_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,8 +40,10 @@ def draw_curves(metrics: Path, picture: Path, title: str) -> None:
     if min((value for _, _, y in panels.get("penalty", []) for value in y), default=0.0) > 0:
         axes[0][-1].set_yscale("log")  # not where it is negative, as label smoothing's may be
     figure.suptitle(title, parse_math=False)  # a $ is a $
-    figure.savefig(picture, dpi=110)
-    plt.close(figure)
+    try:
+        figure.savefig(picture, dpi=110)
+    finally:
+        plt.close(figure)
 
 
 def _lines(rows: list[dict[str, Any]], columns: dict[str, str]) -> list[tuple[str, list[int], list[float]]]:
