@@ -174,6 +174,21 @@ def test_another_method_takes_effect(method: str, resumed: Callable[..., Path], 
     assert not torch.equal(weights(tmp_path / "with")["model.head.weight"], weights(without)["model.head.weight"])
 
 
+def test_fewer_epochs_than_are_done_are_refused(
+    finished: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Path(shutil.copytree(finished(*SHORT), tmp_path / "run"))
+    with pytest.raises(UserError, match=r"epochs=1: the run has come to epoch 2 already; give at least as many"):
+        tiny_run(run, "epochs=1", f"resume={run}")
+    assert tiny_run(run, *SHORT, f"resume={run}")["train"]["epochs"] == 2
+    with monkeypatch.context() as patch:
+        stop_after(patch, 4, 15)  # in the second epoch
+        with pytest.raises(Interrupted):
+            tiny_run(tmp_path / "cut", *SHORT)
+    with pytest.raises(UserError, match="has come to epoch 2 already"):
+        tiny_run(tmp_path / "cut", "epochs=1", f"resume={tmp_path / 'cut'}")
+
+
 def test_nothing_is_said_where_nothing_changed(
     resumed: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -156,9 +156,9 @@ def _to_go_on_from(cfg: DictConfig, config: dict[str, Any], folder: Path) -> tup
     if not checkpoint.keys() >= REQUIRED or not isinstance(checkpoint["config"], dict):
         raise UserError(f"checkpoint {path} is not one of this project's runs, so there is no run to continue")
     refuse_another(f"resume={folder}", current(checkpoint["config"]), config)
-    done, epochs = checkpoint["epoch"], cfg.trainer.max_epochs
-    if done > epochs:
-        raise UserError(f"epochs={epochs}: the run has done {done} already; give at least as many")
+    reached, epochs = checkpoint["epoch"] + 1, cfg.trainer.max_epochs  # counted from 0 in the file
+    if reached > epochs:
+        raise UserError(f"epochs={epochs}: the run has come to epoch {reached} already; give at least as many")
     if cfg.test_on == "best" and checkpoint.get("callbacks", {}).get("Checkpoints", {}).get("best_epoch") is not None:
         load_checkpoint(folder / "checkpoints" / BEST)  # which may be tested in the end
     return path, checkpoint
