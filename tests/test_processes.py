@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
 from gvr_lightning.app.build import build_data, build_task
-from gvr_lightning.app.run import quiet
+from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.train import main
 from gvr_lightning.app.trainer import backend, build_trainer, processes_wanted
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO

@@ -20,7 +20,7 @@ from torch.distributed.tensor import DTensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from gvr_lightning.app.build import build_data, build_task
-from gvr_lightning.app.run import quiet
+from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.instantiate import make

@@ -224,6 +224,29 @@ def test_a_target_of_a_run_is_trusted_by_the_command_line_only(tmp_path: Path) -
         continue_run([resume, "trust=numbered.Other"])
 
 
+def test_files_that_timm_would_open_are_trusted_by_the_command_line_only(tmp_path: Path) -> None:
+    from test_cli import started
+
+    options = ["model=timm", "model.name=resnet18", "model.options={checkpoint_path: evil.pth}", "name=a"]
+    started(tmp_path / "run", options)
+    with pytest.raises(UserError, match=r"model.options.checkpoint_path has timm open a file; .* trust=evil.pth"):
+        continue_run([f"resume={tmp_path / 'run'}"])
+    assert continue_run([f"resume={tmp_path / 'run'}", "trust=evil.pth"])[:-3] == options
+
+
+def test_targets_in_folders_that_the_user_adds_are_his_word(tmp_path: Path) -> None:
+    from test_cli import started
+
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "own.yaml").write_text("_target_: numbered.constant\n")
+    started(tmp_path / "run", ["name=a"])
+    folder = folder_of(tmp_path / "x", tmp_path / "run", ["name=a", "model=own"])
+    with pytest.raises(UserError, match="there is no such option"):
+        continue_run([f"resume={folder}"])
+    for given in (["--config-dir", str(tmp_path / "mine")], [f"hydra.searchpath=['file://{tmp_path / 'mine'}']"]):
+        assert continue_run([f"resume={folder}", *given])[:2] == ["name=a", "model=own"]
+
+
 def test_own_targets_are_those_of_the_configuration_s_files() -> None:
     named = own_targets()
     assert {"gvr_lightning.models.resnet.resnet", "gvr_lightning.diffusion.noise.Noise"} <= named

@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from timing import interleave, report
 
 from gvr_lightning import GradientVariance
-from gvr_lightning.app.run import quiet
+from gvr_lightning.app.quiet import quiet
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule

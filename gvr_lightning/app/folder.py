@@ -6,15 +6,20 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
-from gvr_lightning.config.started import write_started
+from gvr_lightning.callbacks.checkpoints import BEST, LAST, PREVIOUS, newest_checkpoint
+from gvr_lightning.checkpoint import load_checkpoint
+from gvr_lightning.config.moved import current
+from gvr_lightning.config.resume import refuse_another
+from gvr_lightning.config.started import STARTED, write_started
 from gvr_lightning.distributed.place import broadcast
 from gvr_lightning.errors import UserError
 from gvr_lightning.files import atomic, locked
 from gvr_lightning.recording.csv import METRICS, restore_metrics
 from gvr_lightning.recording.summary import SUMMARY
+
+REQUIRED = {"config", "state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "ViewsDataModule"}
 
 
 @contextmanager
@@ -27,14 +32,33 @@ def taken(folder: Path, first: bool = True) -> Iterator[None]:
     with ExitStack() as stack:
         free = True
         if first:
-            folder.mkdir(parents=True, exist_ok=True)
+            own = folder / STARTED.parent  # not the folder itself, which a download into it would wait for
+            own.mkdir(parents=True, exist_ok=True)
             try:
-                stack.enter_context(locked(folder, wait=False))
+                stack.enter_context(locked(own, wait=False))
             except BlockingIOError:
                 free = False
         if not broadcast(free):
             raise UserError(f"{folder}: another process is at work on this run; wait for its end, or stop it")
         yield
+
+
+def to_go_on_from(cfg: DictConfig, config: dict[str, Any], folder: Path) -> tuple[Path, dict[str, Any]]:
+    """The newest checkpoint, which says what the run is, whatever else is in its folder.
+
+    Raises:
+        UserError: for a damaged one, one of another run, or one that has done more epochs already.
+    """
+    path, checkpoint = newest_checkpoint(folder / "checkpoints")
+    if not checkpoint.keys() >= REQUIRED or not isinstance(checkpoint["config"], dict):
+        raise UserError(f"checkpoint {path} is not one of this project's runs, so there is no run to continue")
+    refuse_another(f"resume={folder}", current(checkpoint["config"]), config)
+    reached, epochs = checkpoint["epoch"] + 1, cfg.trainer.max_epochs  # counted from 0 in the file
+    if reached > epochs:
+        raise UserError(f"epochs={epochs}: the run has come to epoch {reached} already; give at least as many")
+    if cfg.test_on == "best" and checkpoint.get("callbacks", {}).get("Checkpoints", {}).get("best_epoch") is not None:
+        load_checkpoint(folder / "checkpoints" / BEST)  # which may be tested in the end
+    return path, checkpoint
 
 
 def begin(folder: Path, config: dict[str, Any], overrides: list[str] | None, checkpoint: dict[str, Any]) -> None:

@@ -1,8 +1,6 @@
 """One run: build, fit, test, summary."""
 
-import logging
 import sys
-import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -14,11 +12,12 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.app.build import CALL, build_data, build_generation, build_task
-from gvr_lightning.app.folder import begin
+from gvr_lightning.app.folder import begin, to_go_on_from
+from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.single_rows import require_several_rows
 from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
-from gvr_lightning.callbacks.checkpoints import BEST, Checkpoints, newest_checkpoint
+from gvr_lightning.callbacks.checkpoints import Checkpoints
 from gvr_lightning.callbacks.continuation import Continuation, changes
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.interruption import Interruption, signals_interrupt
@@ -27,7 +26,6 @@ from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
 from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.config.moved import current
-from gvr_lightning.config.resume import refuse_another
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.place import one_a_machine_first
@@ -41,17 +39,7 @@ from gvr_lightning.recording.summary import SUMMARY, origin, read_summary, write
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.finite import require_finite_figures, require_finite_weights
 
-REQUIRED = {"config", "state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "ViewsDataModule"}
 ALL = sys.maxsize  # rows of metrics.csv, where a checkpoint of an earlier version does not say how many
-SILENCED = (
-    ".*smaller than the logging interval.*",  # a short epoch has its own row
-    "Total length of .* across ranks is zero.*",  # a run without a validation part
-    ".*does not have many workers.*",  # the loaders hand out numbers; workers would only slow them down
-    ".*dataloader is not resumable.*",  # it is: it starts at the batch that the loop says
-    "It is recommended to use .*sync_dist=True.*",  # what is logged is the same on every process
-    ".*could be decompression bomb.*",  # large images are what people have; beyond Pillow's own limit one is named
-    ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated torch name
-)
 
 
 def run(cfg: DictConfig, folder: Path, overrides: list[str] | None = None) -> dict[str, Any]:
@@ -105,7 +93,7 @@ class _Parts:
 
 
 def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: list[str] | None) -> _Parts:
-    path, checkpoint = _to_go_on_from(cfg, config, folder) if cfg.resume else (None, {})
+    path, checkpoint = to_go_on_from(cfg, config, folder) if cfg.resume else (None, {})
     first = rank_and_size()[0] == 0
     seed_everything(cfg.seed, verbose=False)
     with one_a_machine_first():
@@ -146,24 +134,6 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: lis
     return _Parts(data, task, trainer, checkpoints, throughput, interruption, generation, path)
 
 
-def _to_go_on_from(cfg: DictConfig, config: dict[str, Any], folder: Path) -> tuple[Path, dict[str, Any]]:
-    """The newest checkpoint, which says what the run is, whatever else is in its folder.
-
-    Raises:
-        UserError: for a damaged one, one of another run, or one that has done more epochs already.
-    """
-    path, checkpoint = newest_checkpoint(folder / "checkpoints")
-    if not checkpoint.keys() >= REQUIRED or not isinstance(checkpoint["config"], dict):
-        raise UserError(f"checkpoint {path} is not one of this project's runs, so there is no run to continue")
-    refuse_another(f"resume={folder}", current(checkpoint["config"]), config)
-    reached, epochs = checkpoint["epoch"] + 1, cfg.trainer.max_epochs  # counted from 0 in the file
-    if reached > epochs:
-        raise UserError(f"epochs={epochs}: the run has come to epoch {reached} already; give at least as many")
-    if cfg.test_on == "best" and checkpoint.get("callbacks", {}).get("Checkpoints", {}).get("best_epoch") is not None:
-        load_checkpoint(folder / "checkpoints" / BEST)  # which may be tested in the end
-    return path, checkpoint
-
-
 def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: _Parts) -> dict[str, Any]:
     task, checkpoints, generation = parts.task, parts.checkpoints, parts.generation
     outcome: dict[str, Any] = {"status": "failed"}
@@ -199,12 +169,12 @@ def _leave(parts: _Parts, folder: Path, summary: dict[str, Any], name: str) -> N
         OSError: if the summary of a finished run cannot be written; how another one ended is told all the same.
     """
     lost: Exception | None = None
-    works: dict[str, Callable[[], None]] = {
-        SUMMARY: lambda: write_summary(folder / SUMMARY, summary),
-        "curves.png": lambda: draw_curves(folder / METRICS, folder / "curves.png", name),
-    }
-    works |= {type(x).__name__: partial(x.close, summary) for x in trackers(parts.trainer.loggers)}
-    for what, work in works.items():
+    works: list[tuple[str, Callable[[], None]]] = [
+        (SUMMARY, lambda: write_summary(folder / SUMMARY, summary)),
+        ("curves.png", lambda: draw_curves(folder / METRICS, folder / "curves.png", name)),
+        *((type(x).__name__, partial(x.close, summary)) for x in trackers(parts.trainer.loggers)),
+    ]
+    for what, work in works:
         try:
             work()
         except Exception as error:
@@ -237,10 +207,3 @@ def _test(trainer: Trainer, task: BaseTask, data: ViewsDataModule, checkpoint: P
     load_whole(task, load_checkpoint(checkpoint)["state_dict"])
     trainer.test(task, data, verbose=False)
     return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
-
-
-def quiet() -> None:
-    """Lightning's hints and the warnings that say nothing here; what matters the run says itself."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    for message in SILENCED:
-        warnings.filterwarnings("ignore", message)

@@ -54,9 +54,10 @@ def main() -> None:
         sys.exit(_complain(error, 2))
     except KeyboardInterrupt:  # before training has begun
         sys.exit(_interrupted())
-    except Exception:
+    except Exception as error:
         if Outcome.folder is None or not unfinished(Outcome.folder):
-            raise  # else the sweeper had nothing to go by, which is told below
+            raise
+        print(f"the sweep ended: {' '.join(str(error).split())}", file=sys.stderr)  # it had nothing to go by
     if Outcome.folder is not None and (failed := unfinished(Outcome.folder)):
         lines = "".join(f"\n  {folder}: {how}" for folder, how in failed)
         sys.exit(_complain(f"{len(failed)} job(s) of the sweep did not finish:{lines}", 1, several=True))

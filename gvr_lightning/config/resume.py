@@ -21,7 +21,7 @@ from gvr_lightning.config.overrides import parse
 from gvr_lightning.config.started import read_started
 from gvr_lightning.config.trust import HARMLESS, names, own_targets, refusal, targets_in
 from gvr_lightning.config.values import resolve
-from gvr_lightning.config.wording import one_line
+from gvr_lightning.config.wording import one_line, show
 from gvr_lightning.errors import UserError
 
 FIXED = (
@@ -35,6 +35,7 @@ FIXED = (
 )  # what a run is: another one is another run
 REFERENCE = re.compile(r"\$\{(?:hydra:[\w.]+|now:[^${}]*|oc\.env:\w+|[\w.]+)\}")
 SEARCH = "hydra.searchpath"
+OPENS = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}  # of timm, which may unpickle what they name
 ANEW = ("resume", "trust")  # what counts on the command line alone
 MAY_MOVE = ("root", "cache_dir", "workers", "download", "on_device", "eval_batch_size")  # where data lies, not what
 
@@ -147,6 +148,11 @@ def _refuse_strangers(file: Path, started: list[str], trusted: set[str]) -> dict
     for target in targets_in(before):
         if target not in own_targets() | trusted and not HARMLESS.fullmatch(target):
             raise UserError(f"{file}: {refusal(target)}")
+    for name, value in (get(before, "model.options") or {}).items():
+        if name in OPENS and show(value) not in trusted:
+            raise UserError(
+                f"{file}: model.options.{name} has timm open a file; if you trust it, add trust={show(value)}"
+            )
     return before
 
 

@@ -112,7 +112,7 @@ def _watch(workers: list[Any], reports: list[Connection], timeout: float = 600.0
             if signals:  # after the second they are ended, wherever they are
                 deadline = min(deadline, time.monotonic() + (STOP if len(signals) == 1 else AT_ONCE))
             for rank in [rank for rank in running if time.monotonic() - heard[rank] > timeout]:
-                how = f"has shown no sign of life for {timeout:g} s (trainer.timeout): stopped, or its machine is"
+                how = f"has shown no sign of life for {timeout:g} s (trainer.timeout), as if it had been stopped"
                 return [*failures, Failure(rank, ProcessLookupError(how))]
     finally:
         for signum, handler in handlers.items():
