@@ -18,7 +18,7 @@ from runs import TINY, TINY_CNN, tiny_run
 from test_cli import main
 from torch import nn
 
-from gvr_lightning.callbacks.checkpoints import Checkpoints
+from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.config.check import check
 from gvr_lightning.config.flags import separate
 from gvr_lightning.config.resume import continue_run
@@ -224,9 +224,7 @@ def test_a_file_of_data_may_leave_out_what_is_optional(tmp_path: Path, monkeypat
 
 
 def test_what_is_built_is_of_the_kind_that_is_needed() -> None:
-    with pytest.raises(
-        UserError, match=r"^x._target_=os.getcwd: gives a str, not something that can be called"
-    ):
+    with pytest.raises(UserError, match=r"^x._target_=os.getcwd: gives a str, not something that can be called"):
         make({"_target_": "os.getcwd"}, "x", Callable)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"model._target_=builtins.dict: gives a dict, not a Module"):
         make({"_target_": "builtins.dict"}, "model", nn.Module)
@@ -235,11 +233,10 @@ def test_what_is_built_is_of_the_kind_that_is_needed() -> None:
     assert "Traceback" in stop.value.details and "\n" not in str(stop.value)
 
 
-@pytest.mark.parametrize("devices", [1, 2])
-def test_a_strategy_of_another_kind_is_refused(devices: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    line = ["trainer=ddp", f"trainer.devices={devices}", "trainer.accelerator=cpu"]
-    other = ["trainer.strategy._target_=lightning.pytorch.strategies.DDPStrategy"]
-    assert main(monkeypatch, tmp_path, *SMALL[3:], *line, *other, "name=x") == 2
+def test_a_strategy_of_another_kind_is_refused_also_where_there_is_one_process(tmp_path: Path) -> None:
+    other = "trainer.strategy={_target_: lightning.pytorch.strategies.DDPStrategy}"
+    with pytest.raises(UserError, match=r"^trainer.strategy._target_=.*: gives a DDPStrategy, not a OneStatistics"):
+        tiny_run(tmp_path, "trainer.devices=1", other)
 
 
 def test_weights_that_no_network_gives_are_one_line(
@@ -304,17 +301,18 @@ def test_the_mode_of_the_environment_counts_unless_one_is_given(
         weights_and_biases(tmp_path, config=config)
 
 
-def test_the_best_of_epochs_that_were_validated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    saved: list[int] = []
-    best = Checkpoints.on_train_epoch_end
-
-    def spy(self: Checkpoints, trainer: Any, task: Any) -> None:
-        best(self, trainer, task)
-        saved.append(-1 if self.best is None else self.best_epoch or 0)
-
-    monkeypatch.setattr(Checkpoints, "on_train_epoch_end", spy)
-    summary = tiny_run(tmp_path, "epochs=5", "+trainer.check_val_every_n_epoch=2", "lr=1e-12")
-    assert saved == [-1, 1, 1, 1, 1] and "val/acc_best" in summary["metrics"]
+def test_the_best_of_epochs_that_were_validated(tmp_path: Path) -> None:
+    """Also where a run goes on, and has validated nothing yet."""
+    settings = ["+trainer.check_val_every_n_epoch=2", "scheduler=constant", "lr=1e-12"]
+    for name, epochs in (("none", 1), ("one", 2)):
+        tiny_run(tmp_path / name, *settings, f"epochs={epochs}")
+    for name, best in (("none", None), ("one", 1)):
+        folder = tmp_path / name
+        if best is not None:
+            tiny_run(folder, *settings, "epochs=3", f"resume={folder}")
+        kept = load_checkpoint(folder / "checkpoints" / "last.ckpt")["callbacks"]["Checkpoints"]
+        assert (kept["best"] is None) == (best is None) and kept["best_epoch"] == (best or 0)
+        assert load_checkpoint(folder / "checkpoints" / "best.ckpt")["epoch"] == (best or 0)
 
 
 def stopped(*_: Any) -> Any:
@@ -383,6 +381,17 @@ def test_one_odd_run_stops_no_report(how: str, tmp_path: Path, monkeypatch: pyte
     with (tmp_path / "out" / "runs.csv").open(newline="") as file:
         (line,) = [row for row in csv.DictReader(file) if "odd" in row["folder"]]
     assert line["status"] == "not read" and line["reason"]
+
+
+def test_numbers_for_keys_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a map of label noise has them."""
+    for seed in (0, 1):
+        fake_run(tmp_path / "runs" / str(seed), "none", seed=seed, keys={"optimizer.map": {3: 5, 1: 7}})
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["gvr-report", "runs", "out=out"])
+    report()
+    with (tmp_path / "out" / "runs.csv").open(newline="") as file:
+        assert [row["status"] for row in csv.DictReader(file)] == ["finished"] * 2
 
 
 def test_figures_too_large_to_square_are_infinite_and_formulas_are_text(

@@ -239,8 +239,6 @@ def _read_config(folder: Path) -> dict[str, Any]:
     found = _load(resolved if resolved.exists() else folder / ".hydra" / "config.yaml", read_yaml)
     if not isinstance(found, dict) or any(key not in found for key in OURS):
         raise UnreadableError(f"config.yaml is none of this project: it has no {' and '.join(OURS)}")
-    if not _has_names(found):
-        raise UnreadableError("config.yaml is none of this project: a key is no text")
     return found
 
 
@@ -248,12 +246,6 @@ def _read_rows(folder: Path) -> list[dict[str, float]]:
     """The figures in metrics.csv, empty cells left out; none where there is no such file."""
     path = folder / "metrics.csv"
     return _load(path, _numbers) if path.exists() else []
-
-
-def _has_names(node: Any) -> bool:
-    if isinstance(node, list):
-        return all(map(_has_names, node))
-    return not isinstance(node, dict) or all(isinstance(key, str) and _has_names(inner) for key, inner in node.items())
 
 
 def _numbers(path: Path) -> list[dict[str, float]]:
