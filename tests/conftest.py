@@ -24,6 +24,10 @@ LONGEST = ("test_processes", "test_run", "test_sweeps", "test_faults", "test_key
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The longest files first, so that the suite's processes end together; in the random order as they come."""
+    if not hasattr(torch.cpu.Stream, "record_event"):  # torch 2.6
+        for item in items:
+            if "fsdp]" in item.name or item.name.startswith("test_sharded_weights"):
+                item.add_marker(pytest.mark.skip(reason="FSDP2 on CPUs needs a newer torch"))
     if not config.pluginmanager.hasplugin("randomly"):
         items.sort(key=lambda item: item.path.stem not in LONGEST)
 

@@ -15,11 +15,14 @@ import matplotlib.pyplot as plt
 import pytest
 import torch
 from equality import assert_equal_rows, rows
+from hydra import compose, initialize_config_dir
 from runs import TINY, TINY_CNN, stop_after, tiny_run, weights
 from test_cli import main
 
 from gvr_lightning.app.folder import taken
+from gvr_lightning.app.job import train
 from gvr_lightning.app.streams import Unbreakable
+from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.started import STARTED, read_started, write_started
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.files import atomic, read_json, read_text, read_yaml
@@ -158,6 +161,32 @@ def test_a_run_that_is_not_finite_has_failed(tmp_path: Path) -> None:
     text = (tmp_path / "summary.json").read_text()
     summary = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert summary["status"] == "failed" and "lower lr" in summary["error"]
+
+
+def test_an_update_that_overflows_is_a_line(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"update at step 0 overflows: use a lower lr \(now 1e\+38\)"):
+        tiny_run(tmp_path, "lr=1e38", "optimizer=adam", "epochs=1")
+    assert read_summary(tmp_path)["status"] == "failed"
+
+
+def test_of_several_processes_the_first_holds_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Should the parent be killed, they go on for a moment, and another start has to wait for their end."""
+
+    def launch(work: Callable[..., None], arguments: tuple[Any, ...], *_: Any) -> None:
+        work(*arguments)
+
+    def run(cfg: Any, folder: Path, overrides: list[str]) -> None:
+        with pytest.raises(UserError, match="another process is at work on this run"), taken(folder):
+            pass
+        write_summary(folder / "summary.json", {"status": "seen"})
+
+    monkeypatch.setattr("gvr_lightning.app.job.launch", launch)
+    monkeypatch.setattr("gvr_lightning.app.job.run", run)
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=[*SMALL, "trainer.devices=2"])
+    assert train(cfg, tmp_path / "run", [])["status"] == "seen"
+    with taken(tmp_path / "run"):
+        pass
 
 
 def test_a_summary_is_json_whatever_its_figures(tmp_path: Path) -> None:

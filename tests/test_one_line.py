@@ -224,8 +224,8 @@ def test_a_file_of_data_may_leave_out_what_is_optional(tmp_path: Path, monkeypat
 
 
 def test_what_is_built_is_of_the_kind_that_is_needed() -> None:
-    with pytest.raises(UserError, match=r"^x._target_=os.getcwd: gives a str, not something that can be called"):
-        make({"_target_": "os.getcwd"}, "x", Callable)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"^x._target_=math.factorial: gives a int, not something that can be called"):
+        make({"_target_": "math.factorial", "_args_": [3]}, "x", Callable)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"model._target_=builtins.dict: gives a dict, not a Module"):
         make({"_target_": "builtins.dict"}, "model", nn.Module)
     with pytest.raises(UserError, match=r"^x: TypeError: .*") as stop:

@@ -635,6 +635,17 @@ def test_what_all_runs_have_in_common(tmp_path: Path) -> None:
     assert text == "data=digits, model=small_cnn, epochs=7, batch_size=128, model.width=8, +trainer.x=1"
 
 
+def test_the_classes_that_all_runs_have(tmp_path: Path) -> None:
+    for method in ("none", "gvr"):
+        fake_run(tmp_path / method, method, summary={"classes": ["a", "b c"]})
+    assert common(compared(tmp_path)[0]).endswith("lr=0.02, 2 classes (a, b c)")
+    fake_run(tmp_path / "gvr", "gvr", summary={"classes": ["a", "d"]})
+    assert "class" not in common(compared(tmp_path)[0])
+    for method in ("none", "gvr"):
+        fake_run(tmp_path / method, method, summary={"classes": list(map(str, range(100)))})
+    assert common(compared(tmp_path)[0]).endswith("100 classes (" + ", ".join(map(str, range(20))) + ", … 99)")
+
+
 @pytest.mark.parametrize(
     ("lines", "expected"),
     [

@@ -87,6 +87,16 @@ def jobs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return folders
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"id": 3, "study": "a"}', '{"id": "a"}', '"id"'])
+def test_a_damaged_identity_is_said(text: str, tmp_path: Path) -> None:
+    path = tmp_path / "wandb" / "run.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"run.json is damaged: remove it, and the run goes on as a new one in W&B"):
+        _identity(tmp_path, True, "study")
+    assert _identity(tmp_path, False, "study") == json.loads(path.read_text())
+
+
 def test_every_job_is_a_run_of_its_own(jobs: list[Path]) -> None:
     first, second = (only(folder)["run"] for folder in jobs)
     assert first.run_id != second.run_id

@@ -11,6 +11,7 @@ from gvr_lightning.app.trainer import backend, processes_wanted
 from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
 from gvr_lightning.config.lookup import config_hash
 from gvr_lightning.config.moved import current
+from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.external import Place
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.distributed.place import broadcast, join
@@ -42,16 +43,17 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], place: Place | No
         with taken(folder, place.rank == 0):
             return run(_settled(cfg, folder), folder, overrides)
     with taken(folder):
-        return _train_here(cfg, folder, overrides)
+        done = _finished(cfg, folder) if cfg.resume == "auto" else None
+        if done is not None:
+            return done
+        cfg = _settled(cfg, folder)
+        if (processes := processes_wanted(cfg.trainer)) == 1:
+            return run(cfg, folder, overrides)
+    return _train_in(processes, cfg, folder, overrides)
 
 
-def _train_here(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
-    done = _finished(cfg, folder) if cfg.resume == "auto" else None
-    if done is not None:
-        return done
-    cfg, processes = _settled(cfg, folder), processes_wanted(cfg.trainer)
-    if processes == 1:
-        return run(cfg, folder, overrides)
+def _train_in(processes: int, cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    """The first of the processes holds the folder: should this one be killed, they go on for a moment."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)  # the processes do not know Hydra's own values
     try:
         launch(_run, (config, folder, overrides), processes, backend(cfg.trainer), cfg.trainer.get("timeout", TIMEOUT))
@@ -66,7 +68,8 @@ def _train_here(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str
 
 
 def _run(config: dict[str, Any], folder: Path, overrides: list[str]) -> None:
-    run(OmegaConf.create(config), folder, overrides)
+    with taken(folder, rank_and_size()[0] == 0):
+        run(OmegaConf.create(config), folder, overrides)
 
 
 def _settled(cfg: DictConfig, folder: Path) -> DictConfig:

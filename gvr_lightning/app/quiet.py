@@ -10,6 +10,7 @@ SILENCED = (
     ".*dataloader is not resumable.*",  # it is: it starts at the batch that the loop says
     "It is recommended to use .*sync_dist=True.*",  # what is logged is the same on every process
     ".*could be decompression bomb.*",  # large images are what people have; beyond Pillow's own limit one is named
+    "GPU available but not used.*",  # trainer.accelerator=cpu says so
     ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated torch name
 )
 

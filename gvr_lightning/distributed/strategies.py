@@ -19,6 +19,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 
 from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm
+from gvr_lightning.errors import UserError
 
 
 @runtime_checkable
@@ -101,7 +102,13 @@ class FullySharded(OneStatistics):
     """
 
     def setup(self, trainer: Trainer) -> None:
-        """Shard the network, and its moving average, then make the optimizer."""
+        """Shard the network, and its moving average, then make the optimizer.
+
+        Raises:
+            UserError: on CPUs with a torch whose FSDP2 works on GPUs only.
+        """
+        if self.root_device.type == "cpu" and not hasattr(torch.cpu.Stream, "record_event"):
+            raise UserError(f"trainer=fsdp on a CPU needs a newer torch than {torch.__version__}: use trainer=ddp")
         assert self.accelerator is not None and self.model is not None
         self.accelerator.setup(trainer)
         self.model = self.precision_plugin.convert_module(self.model)

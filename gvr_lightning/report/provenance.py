@@ -14,6 +14,7 @@ from gvr_lightning.report.tables import Cell, Table
 # Of summary.json, wanted equal in a comparison.
 SAME = ("versions", "git", "data_hash", "world_size", "protocol", "machine")
 SHOWN = ("epochs", "batch_size", "lr")  # beside the options, where all runs agree
+NAMED = 20  # classes
 UNTOLD = ("logger", "trainer", "experiment")  # options that say nothing about the method
 CommandLine = dict[str, str]  # keys and values
 
@@ -54,7 +55,17 @@ def common(comparison: Comparison) -> str:
     shared += [f"{name}={found.pop()}" for name, found in values.items() if len(found) == 1]
     by_hand = [key for key in runs[0].command_line if "." in key]
     set_to = {key: {run.command_line.get(key, "") for run in runs} for key in by_hand}
-    return ", ".join([*shared, *(f"{key}={found.pop()}" for key, found in set_to.items() if len(found) == 1)])
+    shared += [f"{key}={found.pop()}" for key, found in set_to.items() if len(found) == 1]
+    return ", ".join([*shared, *_classes(runs)])
+
+
+def _classes(runs: Sequence[Run]) -> list[str]:
+    """The names of the classes, where all runs have the same ones."""
+    names: list[Any] = runs[0].summary.get("classes") or []
+    if not names or any(run.summary.get("classes") != names for run in runs):
+        return []
+    more = f", … {names[-1]}" if len(names) > NAMED else ""
+    return [f"{len(names)} classes ({', '.join(map(str, names[:NAMED]))}{more})"]
 
 
 def commands(runs: Sequence[Run]) -> list[str]:

@@ -219,6 +219,7 @@ def _read_summary(folder: Path) -> dict[str, Any] | None:
         if wrong := [key for key, kind in kinds.items() if not isinstance(found.get(key), kind)]:
             raise UnreadableError(f"summary.json is none of this project: it has no {wrong[0]}")
         wrong = [key for key in RECORDS if not isinstance(found.get(key) or {}, dict)]
+        wrong += ["classes"] if not isinstance(found.get("classes") or [], list) else []
         wrong += [f"train/{key}" for key, value in found["train"].items() if not _is_figure(value)]
         wrong += [f"metrics/{key}" for key, value in found["metrics"].items() if not _is_figure(value, str)]
         if wrong or abs(found["seed"]) >= 2**63:

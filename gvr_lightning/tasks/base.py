@@ -21,7 +21,7 @@ from gvr_lightning.methods.passes import frozen_statistics
 from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.random import hash_key
-from gvr_lightning.tasks.finite import is_finite, not_finite
+from gvr_lightning.tasks.finite import is_finite, not_finite, overflow_is_told
 from gvr_lightning.tasks.recording import RecordingTask
 
 
@@ -145,7 +145,8 @@ class BaseTask(RecordingTask):
                     first.append((part, loss))
             return total
 
-        optimizer.step(closure=closure)
+        with overflow_is_told(self.trainer):
+            optimizer.step(closure=closure)
         self.step_schedule("step")
         optimizer.zero_grad()
         for part in parts:

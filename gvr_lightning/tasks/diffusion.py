@@ -51,7 +51,7 @@ class DiffusionTask(BaseTask):
 
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean squared error over the batch and the pixels."""
-        return F.mse_loss(output, target)
+        return F.mse_loss(output, target.to(output.dtype))
 
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Nothing but the loss."""

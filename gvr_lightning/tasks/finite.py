@@ -1,7 +1,8 @@
 """What happens when training diverges."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -72,6 +73,23 @@ def not_finite(loss: RegularizedLoss, trainer: Any) -> TrainingError:
         f"the {what} is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): losses {views}"
         f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}){ADVICE}"
     )
+
+
+@contextmanager
+def overflow_is_told(trainer: Any) -> Iterator[None]:
+    """Round an update, whose own numbers may be too large for the weights' precision.
+
+    Raises:
+        TrainingError: instead of torch's "cannot be converted ... without overflow".
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "without overflow" not in str(error):
+            raise
+        lr = trainer.optimizers[0].param_groups[0]["lr"]
+        at = f"the update at step {trainer.global_step}"
+        raise TrainingError(f"{at} overflows: use a lower lr (now {lr:.3g})") from error
 
 
 def require_finite_weights(task: nn.Module) -> None:

@@ -4,13 +4,14 @@ import json
 import os
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import Logger
 
 from gvr_lightning.errors import UserError
-from gvr_lightning.files import atomic
+from gvr_lightning.files import atomic, read_json
 from gvr_lightning.recording.csv import METRICS, CsvLogger
 from gvr_lightning.recording.summary import origin
 from gvr_lightning.tracking.logger import WandbRun
@@ -91,8 +92,12 @@ def _identity(folder: Path, resumed: bool, study: str) -> dict[str, str]:
     """The W&B run's id and study; those of a resumed run as they were."""
     path = folder / "wandb" / "run.json"
     if resumed and path.exists():
-        kept: dict[str, str] = json.loads(path.read_text())
-        return kept
+        kept: Any = None
+        with suppress(ValueError):
+            kept = read_json(path)
+        if isinstance(kept, dict) and all(isinstance(kept.get(key), str) for key in ("id", "study")):
+            return kept
+        raise UserError(f"{path} is damaged: remove it, and the run goes on as a new one in W&B")
     identity = {"id": secrets.token_hex(6), "study": study}
     path.parent.mkdir(parents=True, exist_ok=True)
     atomic(path, lambda temporary: temporary.write_text(json.dumps(identity) + "\n"))

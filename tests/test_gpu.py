@@ -1,0 +1,105 @@
+"""What only a GPU can show: that it computes what a CPU does, goes on exactly, and works in every precision."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runs import TINY_DDPM, stop_after, tiny_run, weights
+
+from gvr_lightning.app.draw import draw_images
+from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.sampling import read_sample_line
+from gvr_lightning.errors import Interrupted
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+GPU, EXACT = "trainer.accelerator=gpu", "trainer.precision=64-true"
+REGULARIZERS = sorted(path.stem for path in (conf_folder() / "regularizer").glob("*.yaml"))
+ONCE = [name for name in REGULARIZERS if not name.startswith("sam")]  # whose gradients a scaler can have
+TASKS = {
+    "ddpm": [*TINY_DDPM, "extractor=none"],
+    "ddpm of two draws": [*TINY_DDPM, "extractor=none", "regularizer=two_view"],
+}
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    """Of any weight of two runs, relative to the largest of its tensor."""
+    ours, theirs = weights(a), weights(b)
+    assert ours.keys() == theirs.keys()
+    gaps = [(x.cpu() - theirs[k].cpu()).abs().max() / (1 + x.cpu().abs().max()) for k, x in ours.items() if x.numel()]
+    return max(float(gap) for gap in gaps)
+
+
+@pytest.mark.parametrize(
+    "overrides", [[f"regularizer={name}"] for name in REGULARIZERS] + list(TASKS.values()), ids=str
+)
+def test_it_computes_what_a_cpu_does(overrides: list[str], tmp_path: Path) -> None:
+    """In float64, where rounding is no excuse: six updates with label noise or not, and the figures of the test."""
+    noise = [] if "task=ddpm" in overrides else ["label_noise=symmetric", "label_noise.rate=0.3"]
+    for name in ("cpu", "gpu"):
+        tiny_run(tmp_path / name, *overrides, *noise, EXACT, f"trainer.accelerator={name}")
+    assert largest_difference(tmp_path / "cpu", tmp_path / "gpu") < 1e-9
+
+
+@pytest.mark.parametrize("overrides", [["regularizer=gvr_last_stage"], ["regularizer=sam_agr"], TASKS["ddpm"]], ids=str)
+def test_it_goes_on_bit_for_bit(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    common = [*overrides, GPU, "trainer.deterministic=true", "checkpoint.every_n_steps=1"]
+    tiny_run(tmp_path / "whole", *common)
+    with monkeypatch.context() as patch, pytest.raises(Interrupted):
+        stop_after(patch, 3, signal.SIGINT)
+        tiny_run(tmp_path / "stopped", *common)
+    tiny_run(tmp_path / "stopped", *common, f"resume={tmp_path / 'stopped'}")
+    ours, theirs = weights(tmp_path / "stopped"), weights(tmp_path / "whole")
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "bf16-true"])
+@pytest.mark.parametrize("overrides", [[f"regularizer={name}"] for name in ONCE] + list(TASKS.values()), ids=str)
+def test_every_precision(precision: str, overrides: list[str], tmp_path: Path) -> None:
+    """Within a few per cent of what float32 finds."""
+    losses = [
+        tiny_run(tmp_path / name, *overrides, GPU, f"trainer.precision={name}")["metrics"]["train/loss"]
+        for name in ("32-true", precision)
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+
+
+SETTINGS = [
+    ["task.compile=true", "regularizer=gvr"],
+    ["task.channels_last=true", "regularizer=gvr"],
+    ["task.accumulate=2", "regularizer=gvr"],
+    ["optimizer=acprop", "regularizer=gvr_agr"],
+    ["data.on_device=false"],
+    ["task.non_finite=skip"],
+    ["task.clip_norm=1"],
+    ["trainer=ddp", "trainer.devices=1"],
+    ["trainer=fsdp", "trainer.devices=1"],
+]
+
+
+@pytest.mark.parametrize("setting", SETTINGS, ids=str)
+def test_settings(setting: list[str], tmp_path: Path) -> None:
+    losses = [
+        tiny_run(tmp_path / name, *setting, "trainer.accelerator=" + name)["metrics"]["train/loss"]
+        for name in ("cpu", "gpu")
+    ]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+def test_a_seed_means_the_same_images_on_both(tmp_path: Path) -> None:
+    tiny_run(tmp_path / "run", *TASKS["ddpm"])
+    grids = {}
+    for device in ("cpu", "cuda"):
+        settings, sampler = read_sample_line([f"ckpt={tmp_path / 'run'}", f"device={device}", "n=8", "steps=5"])
+        draw_images(sampler=sampler, **settings | {"out": str(tmp_path / f"{device}.png")})
+        grids[device] = np.asarray(Image.open(tmp_path / f"{device}.png")).astype(int)
+    assert grids["cpu"].std() > 0 and abs(grids["cpu"] - grids["cuda"]).max() <= 1  # of 255
+
+
+def test_what_is_scored(tmp_path: Path) -> None:
+    """FID and IS with the classifier as features, on both."""
+    found = [tiny_run(tmp_path / name, *TINY_DDPM, f"trainer.accelerator={name}")["metrics"] for name in ("cpu", "gpu")]
+    assert found[1]["fid"] == pytest.approx(found[0]["fid"], rel=0.02)
