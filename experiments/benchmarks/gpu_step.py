@@ -56,6 +56,7 @@ class Watch(Callback):
         self.steps, self.waits, self.kernels = steps, 0.0, 0.0
         self.seconds, self._began, self.where = 0.0, 0.0, list[str]()
         self._warned: list[warnings.WarningMessage] = []
+        self._profile: Any = None
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin to count."""
@@ -64,7 +65,7 @@ class Watch(Callback):
             self._warned = self._caught.__enter__()
             warnings.simplefilter("always")
             torch.cuda.set_sync_debug_mode("warn")
-            self._profile: Any = profile(activities=[ProfilerActivity.CUDA])
+            self._profile = profile(activities=[ProfilerActivity.CUDA])
             self._profile.__enter__()
 
     def on_train_batch_end(

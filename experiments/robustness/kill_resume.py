@@ -1,11 +1,13 @@
-"""Kill runs (-9) at random moments, again and again, and compare their end with that of an undisturbed run, bit by bit.
+"""Stop runs at random moments, again and again, and compare their end with that of an undisturbed run, bit by bit.
 
     python experiments/robustness/kill_resume.py --kills 50 --run classification
     python experiments/robustness/kill_resume.py --kills 50 --run generation
+    python experiments/robustness/kill_resume.py --kills 40 --processes 2      # the parent, one of them, or all at once
+    python experiments/robustness/kill_resume.py --kills 40 --by signal        # Ctrl-C or SIGTERM, once or twice
 
 Every start is ``python train.py ... resume=auto hydra.run.dir=<folder>``, as a job queue would do it. Equal must be all
 of the last checkpoint (weights, average, optimizer, schedule, counters), and metrics.csv row by row except for the
-columns that hold times.
+columns that hold times. A signal has to end the run with its status, without a traceback, and with a true summary.json.
 """
 
 import argparse
@@ -19,45 +21,97 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
 TRAIN = Path(__file__).parents[2] / "train.py"
-COMMON = ["trainer=cpu", "regularizer=gvr_agr", "alpha=1", "checkpoint.every_n_steps=3", "trainer.log_every_n_steps=5"]
+COMMON = ["regularizer=gvr_agr", "alpha=1", "checkpoint.every_n_steps=3", "trainer.log_every_n_steps=5"]
 RUNS = {
     "classification": [*COMMON, "epochs=20", "scheduler.interval=step", "regularizer.penalty.subset=32"],
     "generation": [*COMMON, "task=ddpm", "epochs=6", "generation.every_n_epochs=2", "generation.num_images=200"],
 }
 TIMES = ("train/seconds",)  # columns that may differ
 TIMED = ("seconds", "images_per_second")  # likewise, in the state of the throughput callback
+PATIENCE = 120.0  # seconds in which whatever a killed parent has left has to end
 
 
-def start(run: str, folder: Path) -> subprocess.Popen[bytes]:
+def start(command: list[str], folder: Path) -> subprocess.Popen[str]:
     """Start the run, or continue it."""
-    command = [sys.executable, str(TRAIN), *RUNS[run], "resume=auto", f"hydra.run.dir={folder}"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    whole = [sys.executable, str(TRAIN), *command, "resume=auto", f"hydra.run.dir={folder}"]
+    return subprocess.Popen(whole, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
-def disturbed(run: str, folder: Path, kills: int, longest: float, draw: random.Random) -> list[dict[str, Any]]:
+def disturbed(
+    command: list[str], folder: Path, kills: int, longest: float, by: str, draw: random.Random
+) -> list[dict[str, Any]]:
     """Run with kills until it finishes; what was there at each kill. ``longest``: what an undisturbed run takes."""
     seen: list[dict[str, Any]] = []
     while len(seen) < kills:
-        process = start(run, folder)
+        process = start(command, folder)
         try:
-            process.wait(draw.uniform(0.15, 0.6) * longest)
+            process.wait(draw.uniform(0.0 if by == "signal" else 0.15, 0.6) * longest)
         except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            seen.append({"step": last_step(folder), "temporaries": len(list(folder.rglob(".*.tmp")))})
+            how = signalled(process, folder, draw) if by == "signal" else killed(process, draw)
+            seen.append({"how": how, "step": last_step(folder), "temporaries": len(list(folder.rglob(".*.tmp")))})
+            print(f"{len(seen)}: {how}, {seen[-1]['step']} updates saved", file=sys.stderr)
         else:  # it has finished: from the start again, if there are kills left
-            check(process.returncode == 0, f"a start ended with status {process.returncode}")
+            check(process.returncode == 0, f"a start ended with status {process.returncode}: {said(process)}")
             if len(seen) < kills:
                 put_aside(folder)
-    process = start(run, folder)
-    check(process.wait() == 0, f"the last start ended with status {process.returncode}")
+    process = start(command, folder)
+    check(process.wait() == 0, f"the last start ended with status {process.returncode}: {said(process)}")
     return seen
+
+
+def killed(process: subprocess.Popen[str], draw: random.Random) -> str:
+    """Kill it, or where it is of several processes perhaps one of them; and wait until none is left."""
+    below = children(process.pid)
+    whom = draw.choice(["the parent", "one", "all"]) if below else "all"
+    victims = {"the parent": [process.pid], "one": [draw.choice(below or [0])], "all": [process.pid, *below]}[whom]
+    for pid in victims:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    status = process.wait()
+    check(status == (1 if whom == "one" else -9), f"{whom} killed: status {status}: {said(process)}")
+    end = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{pid}").exists() for pid in below):
+        check(time.monotonic() < end, f"{whom} killed: others are still there after {PATIENCE:g} s")
+        time.sleep(0.1)
+    return f"killed {whom}"
+
+
+def signalled(process: subprocess.Popen[str], folder: Path, draw: random.Random) -> str:
+    """Send one signal or two, and look how it ends."""
+    first = draw.choice([signal.SIGINT, signal.SIGTERM])
+    others = draw.choice([[], [], [first], [signal.SIGTERM]])
+    process.send_signal(first)
+    for other in others:
+        time.sleep(draw.choice([0.0, 0.01, 0.3]))
+        process.send_signal(other)
+    how = " then ".join(s.name for s in (first, *others))
+    text, status = process.communicate()[1], process.returncode
+    ends = {0, *(128 + s for s in (first, *others)), *(-s for s in (first, *others))}  # a shell calls -15 143
+    check(status in ends, f"{how}: status {status}: {text}")
+    check("Traceback" not in text, f"{how}: {text}")
+    with suppress(FileNotFoundError):  # the signal came before the run was begun
+        told = json.loads((folder / "summary.json").read_text())["status"]
+        check(status < 0 or told == ("finished" if status == 0 else "interrupted"), f"{how}: {status}, but {told}")
+    return f"{how}: status {status}"
+
+
+def children(pid: int) -> list[int]:
+    """The worker processes that a run has started."""
+    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    return [int(n) for n in found if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    """The end of what it has written on standard error."""
+    return process.stderr.read()[-2000:] if process.stderr is not None and not process.stderr.closed else ""
 
 
 def put_aside(folder: Path) -> None:
@@ -115,21 +169,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--run", choices=RUNS, default="classification")
+    parser.add_argument("--processes", type=int, default=1)
+    parser.add_argument("--by", choices=("kill", "signal"), default="kill")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    command = ["trainer=cpu", f"trainer.devices={arguments.processes}", *RUNS[arguments.run]]
     with tempfile.TemporaryDirectory() as scratch:
         reference, folder = Path(scratch) / "undisturbed", Path(scratch) / "killed"
         began = time.monotonic()
-        check(start(arguments.run, reference).wait() == 0, "the undisturbed run failed")
-        longest = time.monotonic() - began
-        seen = disturbed(arguments.run, folder, arguments.kills, longest, random.Random(arguments.seed))
+        process = start(command, reference)
+        check(process.wait() == 0, f"the undisturbed run failed: {said(process)}")
+        longest, draw = time.monotonic() - began, random.Random(arguments.seed)
+        seen = disturbed(command, folder, arguments.kills, longest, arguments.by, draw)
         finished = [folder, *Path(scratch).glob("killed-finished-*")]
         found = [d for f in finished for d in compare(reference, f)]
-        steps = [entry["step"] for entry in seen]
         print(f"{arguments.run}: an undisturbed run of {longest:.0f} s and {last_step(reference)} updates")
-        print(f"{len(seen)} kills over {len(finished)} runs; steps saved at the kills: {steps}")
-        print(f"kills that hit a file being written: {sum(entry['temporaries'] > 0 for entry in seen)}")
+        print(f"{len(seen)} times over {len(finished)} runs; steps saved then: {[entry['step'] for entry in seen]}")
+        print(", ".join(f"{n} x {how}" for how, n in Counter(entry["how"] for entry in seen).most_common()))
+        print(f"those that hit a file being written: {sum(entry['temporaries'] > 0 for entry in seen)}")
         print("every run ended as the undisturbed one, bit for bit" if not found else f"DIFFERENT: {found[:20]}")
         sys.exit(bool(found))
 
