@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.identity import config_hash
 
 NO_PENALTY = {"_target_": "gvr_lightning.methods.penalty.NoPenalty"}
 AGR = {"_target_": "gvr_lightning.methods.agr.AGR", "_partial_": True}

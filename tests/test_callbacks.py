@@ -36,7 +36,7 @@ from gvr_lightning.callbacks.interruption import Interruption
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
 from gvr_lightning.checkpoint import load_checkpoint
-from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.identity import config_hash
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits

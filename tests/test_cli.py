@@ -21,7 +21,7 @@ from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, weights
 
 from gvr_lightning.app.train import _beside_the_first
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.identity import config_hash
 from gvr_lightning.config.resume import continue_run
 from gvr_lightning.config.sweep import Outcome
 from gvr_lightning.data.digits import Digits

@@ -11,7 +11,8 @@ from runs import tiny_run
 
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.folder import first_comment
-from gvr_lightning.config.lookup import config_hash, get, kind
+from gvr_lightning.config.identity import config_hash
+from gvr_lightning.config.lookup import get, kind
 from gvr_lightning.config.overrides import choices, combinations, parse
 from gvr_lightning.config.ranges import is_number
 from gvr_lightning.config.signatures import locate, signature

@@ -14,11 +14,12 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.identity import leaves
 from gvr_lightning.errors import UserError
 from gvr_lightning.report.groups import Comparison, Group, compare, is_plain, natural, set_baselines
 from gvr_lightning.report.labels import short_names
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
-from gvr_lightning.report.runs import differing, find_runs, flatten, frozen, read_run
+from gvr_lightning.report.runs import differing, find_runs, frozen, read_run
 
 Shape = dict[str, dict[str, list[int]]]
 
@@ -118,7 +119,7 @@ def test_every_key_either_makes_repetitions_or_methods_or_settings(overrides: li
             return "the same"
         return "another setting" if path.partition(".")[0] in SEPARATE else "another method"
 
-    flat = flatten(config)
+    flat = leaves(config)
     found = {path: kind(path, value) for path, value in flat.items()}
     assert found == {path: expected(path) for path in flat}
 
@@ -206,7 +207,7 @@ def test_what_is_absent_equals_null_and_nothing_else() -> None:
 
 
 def test_flattened_keys_are_dotted_paths_and_lists_stay_whole() -> None:
-    assert flatten({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}) == {
+    assert leaves({"a": {"b": {"c": 1}, "d": [1, {"e": 2}]}, "f": None, "g": {}}) == {
         "a.b.c": 1,
         "a.d": [1, {"e": 2}],
         "f": None,
@@ -412,7 +413,7 @@ def test_keys_that_differ_between_settings_alone_are_no_part_of_a_method_s_name(
 )
 def test_plain_is_one_view_without_a_penalty_and_a_wrapper(keys: dict[str, Any], plain: bool, tmp_path: Path) -> None:
     run = read_run(fake_run(tmp_path, keys=keys), "a")
-    assert is_plain(Group("a", flatten(run.config), {0: run})) == plain
+    assert is_plain(Group("a", leaves(run.config), {0: run})) == plain
 
 
 def baselines(folder: Path, wanted: str | None = None) -> list[tuple[str, str | None]]:

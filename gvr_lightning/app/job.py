@@ -9,7 +9,7 @@ from gvr_lightning.app.folder import taken
 from gvr_lightning.app.run import run
 from gvr_lightning.app.trainer import backend, processes_wanted
 from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
-from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.identity import config_hash
 from gvr_lightning.config.moved import current
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.external import Place

@@ -15,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gvr_lightning.config.flags import separate
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.identity import ANEW, FIXED, MAY_MOVE, leaves
 from gvr_lightning.config.lookup import get
 from gvr_lightning.config.moved import current
 from gvr_lightning.config.overrides import parse
@@ -24,20 +25,9 @@ from gvr_lightning.config.values import resolve
 from gvr_lightning.config.wording import one_line, show
 from gvr_lightning.errors import UserError
 
-FIXED = (
-    "model",
-    "data",
-    "label_noise",
-    "seed",
-    "batch_size",
-    "task._target_",
-    "task.noise",
-)  # what a run is: another one is another run
 REFERENCE = re.compile(r"\$\{(?:hydra:[\w.]+|now:[^${}]*|oc\.env:\w+|[\w.]+)\}")
 SEARCH = "hydra.searchpath"
 OPENS = {"checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"}  # of timm, which may unpickle what they name
-ANEW = ("resume", "trust")  # what counts on the command line alone
-MAY_MOVE = ("root", "cache_dir", "workers", "download", "on_device", "eval_batch_size")  # where data lies, not what
 
 
 def continue_run(arguments: list[str]) -> list[str]:
@@ -78,22 +68,15 @@ def refuse_another(run: str, before: dict[str, Any], now: dict[str, Any]) -> Non
     Raises:
         UserError: with the keys that differ.
     """
-    old, new = (_flat({key: get(config, key) for key in FIXED}) for config in (before, now))
+    old, new = (_settled(leaves({key: get(config, key) for key in FIXED})) for config in (before, now))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     if changed:
         raise UserError(f"{run}: a run's model and data cannot change: {', '.join(changed)}; start a new run")
 
 
-def _flat(nodes: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """One entry a leaf, by its path, without where data lies."""
-    flat: dict[str, Any] = {}
-    for name, value in nodes.items():
-        key = f"{path}.{name}".lstrip(".")
-        if isinstance(value, dict):
-            flat |= _flat(value, key)
-        elif name not in MAY_MOVE:
-            flat[key] = value
-    return flat
+def _settled(flat: dict[str, Any]) -> dict[str, Any]:
+    """Without where data lies."""
+    return {path: value for path, value in flat.items() if path.rpartition(".")[2] not in MAY_MOVE}
 
 
 def _started_with(folder: Path) -> tuple[Path, list[str]]:

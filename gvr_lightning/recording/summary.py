@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.identity import config_hash
 from gvr_lightning.errors import Interrupted
 from gvr_lightning.files import atomic
 

@@ -8,14 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from gvr_lightning.config.declarations import declared
+from gvr_lightning.config.identity import SETTING, SHORT
 from gvr_lightning.config.wording import show, suggest
 from gvr_lightning.errors import UserError
 from gvr_lightning.report.labels import Source, labels
 from gvr_lightning.report.metrics import DEFAULTS, Metric
-from gvr_lightning.report.runs import FINISHED, SHORT, FlatConfig, Run, defining, differing, frozen
-
-# Config groups and keys that methods are compared within.
-SETTING = ("task", "data", "model", "label_noise", "batch_size")
+from gvr_lightning.report.runs import FINISHED, FlatConfig, Run, defining, differing, frozen
 
 T = TypeVar("T")
 

@@ -4,8 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gvr_lightning.config.identity import SHORT, TAKERS
 from gvr_lightning.config.wording import show
-from gvr_lightning.report.runs import SHORT, TAKERS, FlatConfig, Run, frozen
+from gvr_lightning.report.runs import FlatConfig, Run, frozen
 
 BARE = ("regularizer", "optimizer", "model", "data")  # whose options speak for themselves
 FIRST = (*BARE, "scheduler", "trainer")  # the order of a label's pieces; others follow

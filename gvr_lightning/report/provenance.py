@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from math import prod
 from typing import Any
 
+from gvr_lightning.config.identity import TAKERS, leaves
 from gvr_lightning.config.wording import show
 from gvr_lightning.report.groups import Comparison, Setting, alike
-from gvr_lightning.report.runs import CUT, TAKERS, Run, flatten
+from gvr_lightning.report.runs import CUT, Run
 from gvr_lightning.report.tables import Cell, Table
 
 # Of summary.json, wanted equal in a comparison.
@@ -47,7 +48,7 @@ def versions_table(runs: Sequence[Run]) -> Table:
 
 def common(comparison: Comparison) -> str:
     """What all runs of a comparison share, in a line: options, usual settings, and what else was set by hand."""
-    runs, flats = comparison.runs, [flatten(run.config) for run in comparison.runs]
+    runs, flats = comparison.runs, [leaves(run.config) for run in comparison.runs]
     options = [{run.choices.get(group, "none") for run in runs} for group in runs[0].choices]
     chosen = {group: found for group, found in zip(runs[0].choices, options, strict=True) if group not in UNTOLD}
     shared = [f"{group}={found.pop()}" for group, found in chosen.items() if len(found) == 1 and found != {"none"}]
@@ -118,7 +119,7 @@ def _differences(runs: Sequence[Run]) -> list[str]:
 
 
 def _recorded(run: Run) -> dict[str, Any]:
-    return flatten({name: run.summary[name] for name in SAME if name in run.summary})
+    return leaves({name: run.summary[name] for name in SAME if name in run.summary})
 
 
 def _short(value: Any) -> str:

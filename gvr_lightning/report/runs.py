@@ -6,13 +6,12 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from gvr_lightning.config.lookup import config_hash
+from gvr_lightning.config.identity import BOOKKEEPING, PLACES, TAKERS, config_hash, leaves, matches
 from gvr_lightning.config.moved import current
 from gvr_lightning.errors import UserError
 from gvr_lightning.files import read_json, read_text, read_yaml
@@ -27,33 +26,7 @@ LARGEST = 1e100  # the squares of larger figures are no numbers
 
 FlatConfig = dict[str, Any]  # a configuration's values by the dotted paths of their keys
 
-# Settings that change where and how a run is computed or shown, not what it computes: runs that differ in these alone
-# are repetitions. What changes the figures (trainer.precision, trainer.sync_batchnorm, generation.num_images) or what a
-# reader may want to time (task.compile, task.channels_last, data.on_device) is not among them.
-BOOKKEEPING = (
-    *(
-        "name",
-        "seed",
-        "resume",
-        "trust",
-        "*.trust",
-        "checkpoint.*",
-        "logger",
-        "logger.*",
-        "*._partial_",
-        "*._convert_",
-        "*._recursive_",
-    ),
-    *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy.*"),
-    *("trainer.timeout", "trainer.benchmark", "trainer.deterministic", "trainer.log_every_n_steps"),
-    *("data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
-    *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
-)
 CUT = 12  # characters of a hash that are shown
-PLACES = ("*.root",)  # where the data lies, which says nothing if each source has given the same data
-# Top-level keys that act through another alone: that one counts, so that alpha splits no runs without a penalty.
-TAKERS = {"alpha": "regularizer.penalty.alpha", "lr": "optimizer.lr", "epochs": "trainer.max_epochs"}
-SHORT = {path: short for short, path in TAKERS.items()}
 
 
 class UnreadableError(Exception):
@@ -143,7 +116,7 @@ def read_run(path: Path, name: str) -> Run:
         config, rows = _read_config(path), _read_rows(path)
         written, now = (path / "summary.json").stat().st_mtime, config_hash(config)
         run = Run(path, name, FINISHED, "", summary, current(config), rows, written)
-        for value in flatten(run.config).values():
+        for value in leaves(run.config).values():
             frozen(value)
     except UnreadableError as error:
         return Run(path, name, NOT_READ, str(error))
@@ -155,18 +128,9 @@ def read_run(path: Path, name: str) -> Run:
     return run
 
 
-def flatten(config: dict[str, Any], path: str = "") -> FlatConfig:
-    """One entry a leaf, by its dotted path; lists are leaves."""
-    flat: FlatConfig = {}
-    for key, value in config.items():
-        below = f"{path}.{key}" if path else str(key)
-        flat |= flatten(value, below) if isinstance(value, dict) else {below: value}
-    return flat
-
-
 def defining(runs: Sequence[Run]) -> list[FlatConfig]:
     """What defines each run, its seed left out: equal for repetitions."""
-    flats = [flatten(run.config) for run in runs]
+    flats = [leaves(run.config) for run in runs]
     data = {
         (flat.get("data.source._target_"), run.summary.get("data_hash")) for run, flat in zip(runs, flats, strict=True)
     }
@@ -176,7 +140,7 @@ def defining(runs: Sequence[Run]) -> list[FlatConfig]:
             flat["data.hash"] = str(run.summary.get("data_hash"))[:CUT]
     patterns = (*BOOKKEEPING, *TAKERS, *(PLACES if same_data else ()))
     names = dict.fromkeys(name for flat in flats for name in flat)
-    dropped = {name for name in names if any(fnmatch(name, pattern) for pattern in patterns)}
+    dropped = {name for name in names if matches(name, patterns)}
     dropped |= {name for name in names if name.endswith(".seed") and _is_the_seed(name, flats)}
     return [{name: value for name, value in flat.items() if name not in dropped} for flat in flats]
 

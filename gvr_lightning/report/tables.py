@@ -7,9 +7,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from gvr_lightning.config.identity import leaves
 from gvr_lightning.report.groups import Comparison, Group, Setting
 from gvr_lightning.report.metrics import NONE, SCORES, Metric, number, p_value
-from gvr_lightning.report.runs import FINISHED, Run, flatten
+from gvr_lightning.report.runs import FINISHED, Run
 from gvr_lightning.report.statistics import Paired, Sample, paired, sample
 
 COSTS = {"seconds": "seconds of training", "images": "images seen", "steps": "updates"}
@@ -242,7 +243,7 @@ def _value(value: object) -> str:
 
 
 def _run_record(run: Run, labels: tuple[str, str] | None, keys: Sequence[str]) -> Record:
-    flat, finished = flatten(run.config), run.status == FINISHED
+    flat, finished = leaves(run.config), run.status == FINISHED
     setting, configuration = labels or (None, None)
     record: Record = {"folder": run.name, "status": run.status, "averaged": labels is not None, "reason": run.reason}
     record |= {"task": run.summary.get("task"), "setting": setting, "configuration": configuration}
