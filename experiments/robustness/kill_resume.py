@@ -142,6 +142,7 @@ def compare(reference: Path, folder: Path) -> list[str]:
     ours, theirs = (torch.load(f / "checkpoints" / "last.ckpt", weights_only=True) for f in (folder, reference))
     for state in (ours, theirs):  # where it lies, and how long it took, is no part of the result
         state["config"].pop("resume", None)
+        state.pop("metrics")  # metrics.csv as it was, which is compared below
         state["last_row"] = {k: v for k, v in state["last_row"].items() if k not in TIMES}
     found += differences(ours, theirs, "checkpoint")
     rows = [list(csv.DictReader((f / "metrics.csv").open())) for f in (folder, reference)]
