@@ -41,10 +41,23 @@ def test_it_computes_what_a_cpu_does(overrides: list[str], tmp_path: Path) -> No
     noise = [] if "task=ddpm" in overrides else ["label_noise=symmetric", "label_noise.rate=0.3"]
     for name in ("cpu", "gpu"):
         tiny_run(tmp_path / name, *overrides, *noise, EXACT, f"trainer.accelerator={name}")
-    assert largest_difference(tmp_path / "cpu", tmp_path / "gpu") < 1e-9
+    rounding = 1e-6 if "task=ddpm" in overrides else 1e-9  # diffusers embeds the timesteps in float32
+    assert largest_difference(tmp_path / "cpu", tmp_path / "gpu") < rounding
 
 
-@pytest.mark.parametrize("overrides", [["regularizer=gvr_last_stage"], ["regularizer=sam_agr"], TASKS["ddpm"]], ids=str)
+EVERY_KIND = [["regularizer=gvr_last_stage"], ["regularizer=gvr_published"], ["regularizer=sam_agr"], TASKS["ddpm"]]
+
+
+@pytest.mark.parametrize("overrides", EVERY_KIND, ids=str)
+def test_the_same_again_bit_for_bit(overrides: list[str], tmp_path: Path) -> None:
+    """In one process, where autograd's threads have counted on since the run before."""
+    for name in ("first", "second", "third"):
+        tiny_run(tmp_path / name, *overrides, GPU, "trainer.deterministic=true")
+    assert largest_difference(tmp_path / "first", tmp_path / "second") == 0
+    assert largest_difference(tmp_path / "first", tmp_path / "third") == 0
+
+
+@pytest.mark.parametrize("overrides", EVERY_KIND, ids=str)
 def test_it_goes_on_bit_for_bit(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = [*overrides, GPU, "trainer.deterministic=true", "checkpoint.every_n_steps=1"]
     tiny_run(tmp_path / "whole", *common)
@@ -80,6 +93,7 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own, in 2.11
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_settings(setting: list[str], tmp_path: Path) -> None:
     losses = [

@@ -1,5 +1,6 @@
 """The penalty's mathematics: closed forms against double backward and against plain loops, float64."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -64,6 +65,32 @@ def assert_same(ours: Tensor, theirs: Tensor, model: nn.Module) -> None:
     assert theirs > 0
     for a, b in zip(gradients(ours, model), gradients(theirs, model), strict=True):
         assert (a - b).norm() <= 1e-10 * b.norm() + 1e-16
+
+
+def test_sums_are_rounded_alike_wherever_autograd_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU a backward pass has a thread of its own, which numbers nodes apart, and they run by their numbers."""
+    torch.manual_seed(0)
+    model, penalty = small_cnn((1, 8, 8), C, 8, 4), GradientVariance(1.0, layers="last_stage")
+    views, target, grad = [torch.randn(B, 1, 8, 8) for _ in range(2)], torch.randint(0, C, (B,)), torch.autograd.grad
+
+    def in_another_thread(*arguments: Any, **named: Any) -> Any:
+        if not torch._C._is_multithreading_enabled():
+            return grad(*arguments, **named)
+        with ThreadPoolExecutor(1) as pool:
+            return pool.submit(grad, *arguments, **named).result()
+
+    def gradients_of_all() -> list[Tensor]:
+        return gradients(penalty(model, F.cross_entropy, views, target).total, model)
+
+    here = gradients_of_all()
+    monkeypatch.setattr(torch.autograd, "grad", in_another_thread)
+    assert all(map(torch.equal, here, gradients_of_all()))
+
+
+def test_a_loss_of_other_logits_is_named() -> None:
+    z = [torch.randn(B, C, requires_grad=True) for _ in range(3)]
+    with pytest.raises(ValueError, match="a loss does not depend on its logits"):
+        last_layer_variance([z[0].sum(), z[2].sum()], z[:2], [torch.randn(B, D) for _ in range(2)])
 
 
 @pytest.mark.parametrize("views", [2, 3])

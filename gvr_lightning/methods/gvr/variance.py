@@ -38,7 +38,7 @@ def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor]) -> Ten
         raise ValueError("gradient_variance needs at least one parameter")
     # Autocast would rerun the graph's own operations in half precision.
     with torch.autocast(losses[0].device.type, enabled=False):
-        by_view = [torch.autograd.grad(loss, params, create_graph=True, allow_unused=True) for loss in losses]
+        by_view = [_gradients(loss, params) for loss in losses]
         by_param = [
             [torch.zeros_like(p) if g is None else g for g in grads]
             for p, grads in zip(params, zip(*by_view, strict=True), strict=True)
@@ -77,7 +77,7 @@ def last_layer_variance(
     """
     _check_losses(losses)
     with torch.autocast(losses[0].device.type, enabled=False):
-        d = [at_least_float32(torch.autograd.grad(loss, z, create_graph=True)[0]) for loss, z in _zip(losses, logits)]
+        d = [at_least_float32(_gradient(loss, z)) for loss, z in _zip(losses, logits)]
         h = [at_least_float32(f) for f in features]
         most, processes = most or max(map(len, logits)), rank_and_size()[1]
         if product_norm_is_cheaper(most * processes, d[0].shape[1], h[0].shape[1], processes, len(d)):
@@ -139,7 +139,7 @@ def per_sample_variance(
         h = [at_least_float32(f) for f in features]
         losses = [torch.vmap(one)(z, y).sum() for z, y in _zip(z32, targets)]
         _check_losses(losses)
-        d = [torch.autograd.grad(loss, z, create_graph=True)[0] for loss, z in _zip(losses, z32)]
+        d = [_gradient(loss, z) for loss, z in _zip(losses, z32)]
         pairs = [_outer_distance(d[u], h[u], d[v], h[v], bias) for u, v in combinations(range(len(d)), 2)]
         return torch.stack(pairs).mean(0).mean()
 
@@ -170,6 +170,23 @@ def _mean_pair_distance(by_param: Sequence[Sequence[Tensor]]) -> Tensor:
         mean = torch.stack(list(grads)).mean(0)
         terms += [(g - mean).square().sum() for g in grads]
     return 2 / (len(by_param[0]) - 1) * torch.stack(terms).sum()
+
+
+def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:
+    """Gradients with graphs of their own; None where the loss does not use an input.
+
+    On the calling thread, on a GPU too: autograd runs nodes in the order of their numbers, each thread counts its own,
+    and sums of several gradients would be rounded otherwise in every run.
+    """
+    with torch.autograd.set_multithreading_enabled(False):
+        return torch.autograd.grad(loss, inputs, create_graph=True, allow_unused=True)
+
+
+def _gradient(loss: Tensor, x: Tensor) -> Tensor:
+    (gradient,) = _gradients(loss, [x])
+    if gradient is None:
+        raise ValueError("a loss does not depend on its logits")
+    return gradient
 
 
 def _check_losses(losses: Sequence[Tensor]) -> None:
