@@ -1,6 +1,7 @@
 """Where each process of a run is, how they meet, what they decide together, and whose end is told."""
 
 import json
+import multiprocessing as mp
 import os
 import pickle
 import signal
@@ -22,8 +23,9 @@ from pool import Pool
 
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.distributed.external import LOCALHOST, Place, external_place
-from gvr_lightning.distributed.launch import Failure, _cause, _cores, _failure, _portable, launch
+from gvr_lightning.distributed.launch import _cores, _portable, launch
 from gvr_lightning.distributed.place import barrier, broadcast, join, largest, one_a_machine_first
+from gvr_lightning.distributed.watch import Failure, cause, failure_of
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
 HANG = 60.0  # seconds after which a process gives up waiting for what should come at once
@@ -150,11 +152,11 @@ def test_a_process_that_is_stopped_is_ended(signals: int, tmp_path: Path) -> Non
     asking.start()
     arguments = (str(tmp_path / "there"),)
     if signals:
-        with pytest.raises(Interrupted), patch("gvr_lightning.distributed.launch.AT_ONCE", 1.0):
+        with pytest.raises(Interrupted), patch("gvr_lightning.distributed.watch.AT_ONCE", 1.0):
             launch(waits, arguments, 2, "gloo")
     else:
         words = r"process 1 of 2 has shown no sign of life for 3 s \(trainer.timeout\)"
-        with pytest.raises(TrainingError, match=words), patch("gvr_lightning.distributed.launch.LOADING", 15.0):
+        with pytest.raises(TrainingError, match=words), patch("gvr_lightning.distributed.watch.LOADING", 15.0):
             launch(waits, arguments, 2, "gloo", timeout=3.0)
     asking.join()
 
@@ -442,6 +444,28 @@ def wait_for(arrived: Callable[[], bool]) -> bool:
     return arrived()
 
 
+def leave_a_trace(folder: Path) -> None:
+    (folder / "worked").touch()
+
+
+def test_a_signal_while_the_processes_load_is_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It waits until they can catch it."""
+    start = mp.context.SpawnProcess.start
+
+    def start_and_interrupt(process: Any) -> None:
+        start(process)
+        os.kill(process.pid, signal.SIGINT)
+
+    monkeypatch.setattr(mp.context.SpawnProcess, "start", start_and_interrupt)
+    with pytest.raises(Interrupted) as stop:
+        launch(leave_a_trace, (tmp_path,), 2, "gloo")
+    assert stop.value.signum == signal.SIGINT and not (tmp_path / "worked").exists()
+    assert "Traceback" not in capfd.readouterr().err
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+
 def test_processes_whose_parent_was_killed_save_and_end(tmp_path: Path) -> None:
     (tmp_path / "parent.py").write_text(PARENT)
     here = Path(__file__).parent
@@ -476,7 +500,7 @@ OTHER = Failure(0, RuntimeError("ValueError: connection lost"), "Traceback ...\n
 def test_of_several_failures_the_cause_is_told(
     failures: list[Failure], expected: BaseException, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    told = _cause(failures, 4)
+    told = cause(failures, 4)
     assert (type(told), told.args) == (type(expected), expected.args)
     traceback = "Traceback ...\nconnection lost\n" if "failed" in str(expected) else ""
     assert capsys.readouterr().err == traceback  # of an error that is none of ours
@@ -499,7 +523,7 @@ def test_what_is_known_of_a_process_that_said_nothing(status: int, expected: Bas
 
     receive, send = Pipe(duplex=False)
     send.close()
-    found = _failure(2, status, receive)
+    found = failure_of(2, status, receive)
     if expected is None:
         assert found is None
     else:
