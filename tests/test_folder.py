@@ -54,6 +54,14 @@ def test_a_folder_is_one_process_s_at_a_time_and_a_dead_one_holds_none(tmp_path:
             pass
 
 
+@pytest.mark.parametrize("name", ["summary.json", "metrics.csv", "config.yaml"])
+def test_a_folder_in_a_file_s_place_is_said_before_the_work(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=f"{name} is a folder, where the run has a file: move it away"):
+        tiny_run(tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_a_run_that_starts_where_another_was_keeps_that_one_aside(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -43,6 +43,17 @@ def taken(folder: Path, first: bool = True) -> Iterator[None]:
         yield
 
 
+def require_places(folder: Path) -> None:
+    """Look before the work that what a run leaves can be written.
+
+    Raises:
+        UserError: for a folder in its place.
+    """
+    for name in (SUMMARY, METRICS, "config.yaml"):
+        if (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a folder, where the run has a file: move it away")
+
+
 def to_go_on_from(cfg: DictConfig, config: dict[str, Any], folder: Path) -> tuple[Path, dict[str, Any]]:
     """The newest checkpoint, which says what the run is, whatever else is in its folder.
 

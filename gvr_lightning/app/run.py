@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.app.build import CALL, build_data, build_generation, build_task
-from gvr_lightning.app.folder import begin, to_go_on_from
+from gvr_lightning.app.folder import begin, require_places, to_go_on_from
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.single_rows import require_several_rows
 from gvr_lightning.app.trainer import build_trainer
@@ -93,6 +93,7 @@ class _Parts:
 
 
 def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: list[str] | None) -> _Parts:
+    require_places(folder)
     path, checkpoint = to_go_on_from(cfg, config, folder) if cfg.resume else (None, {})
     first = rank_and_size()[0] == 0
     seed_everything(cfg.seed, verbose=False)
