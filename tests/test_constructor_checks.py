@@ -97,7 +97,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
       for kind in (GradientVariance, PublishedGradientVariance, Consistency) for alpha in (-1e-9, -1, INF, NAN)),
     *((partial(kind, 0.1, subset=subset), ValueError, f"subset must be a number of rows >= 1, got {subset}")
       for kind in (GradientVariance, PublishedGradientVariance) for subset in (0, -1)),
-    *((partial(GradientVariance, layers=layers), ValueError, f"layers must be head, last_stage, all, .* got '{layers}'")
+    *((partial(GradientVariance(layers=layers).check, network()), ValueError, rf"layers=\['{layers}'\] match none")
       for layers in ("foo", "", "heads", "Head")),
     *((partial(GradientVariance, per_sample=True, **more), ValueError, "needs layers='head', shared rows and no split")
       for more in ({"layers": "all"}, {"layers": "last_stage"}, {"layers": ["head.*"]}, {"split": True},
@@ -111,7 +111,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     *((partial(penalised, penalty, 2, 1), ValueError, r"got 1 targets for 2 view\(s\)")
       for penalty in (NoPenalty(), GradientVariance(), PublishedGradientVariance(), Consistency(), LabelSmoothing())),
     # whether the model fits
-    (partial(penalised, GradientVariance(), 2, None, nn.Linear(4, 2)), ValueError, "no .backbone and .head"),
+    (partial(penalised, GradientVariance(layers="last_stage"), 2, None, nn.Linear(4, 2)), ValueError, "no .backbone"),
     (partial(GradientVariance(layers=["x.*"]).check, network()), ValueError, r"layers=\['x.\*'\] match none .* 6 "),
     (partial(GradientVariance().check, network(nn.Identity())), ValueError, "head has no trainable parameter"),
     (partial(GradientVariance(per_sample=True).check, network(nn.Sequential(nn.Linear(3, 2)))), ValueError,
@@ -132,7 +132,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
     # optimizers
     *((partial(AGR, wrong), TypeError, rf"AGR wraps an instance of torch.optim.Optimizer, not {name}")
       for wrong, name in ((3, "int"), (torch.optim.SGD, "type"), ([WEIGHT], "list"))),
-    (partial(agr_, [WEIGHT]), TypeError, r"the tensors p\.grad, not on Parameter"),
+    (partial(agr_, nn.Linear(2, 2)), TypeError, r"not on a Linear: agr_\(model.parameters"),
     (partial(agr_, [3.0]), TypeError, r"the tensors p\.grad, not on float"),
     *((partial(SAM, wrong), TypeError, rf"SAM wraps an instance of torch.optim.Optimizer, not {name}")
       for wrong, name in ((3, "int"), (torch.optim.SGD, "type"), (SAM(sgd()), "SAM"))),

@@ -122,7 +122,8 @@ def test_a_head_that_is_not_linear_goes_by_double_backward() -> None:
 
 def test_a_network_without_parts_is_told_the_way_out() -> None:
     plain, x, y = torch.nn.Linear(4, 3), [torch.randn(6, 4) for _ in range(2)], torch.arange(6) % 3
-    for call in (lambda: GradientVariance()(plain, F.cross_entropy, x, y), lambda: GradientVariance().check(plain)):
+    last_stage = GradientVariance(layers="last_stage")
+    for call in (lambda: last_stage(plain, F.cross_entropy, x, y), lambda: last_stage.check(plain)):
         with pytest.raises(ValueError, match=r"no .backbone and .head: .*SplitNetwork.*name patterns"):
             call()
     assert GradientVariance(layers=["weight"])(plain, F.cross_entropy, x, y).penalty > 0

@@ -19,8 +19,9 @@ _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the 
 def agr_(grads: Iterable[Tensor | None]) -> None:
     """Regularize gradients in place, each tensor by itself: g <- g * (1 - |g| / sum|g|).
 
-    Takes the tensors `p.grad`, or None, else TypeError: of any shape, memory format and device, real or complex (|g| is
-    the modulus), dense, sparse COO or DTensor (sum over all shards). Half precision goes by float32; no GPU is awaited.
+    Takes the tensors `p.grad`, or the parameters that have them, or None, else TypeError: of any shape, memory format
+    and device, real or complex (|g| is the modulus), dense, sparse COO or DTensor (sum over all shards). Half precision
+    goes by float32; no GPU is awaited.
 
     Source: Psi(g) = (1 - alpha) g, alpha = |g| / sum|g| (Jiang et al., "An Adaptive Gradient Regularization Method",
     arXiv 2407.16944). The official code turns an all-zero tensor into NaN and a one-element tensor into zero for ever;
@@ -59,8 +60,11 @@ def agr_statistics(grads: Iterable[Tensor | None]) -> dict[str, Tensor]:
 
 
 def _nontrivial(grads: Iterable[Tensor | None]) -> Iterator[Tensor]:
+    if isinstance(grads, torch.nn.Module):
+        raise TypeError(f"AGR works on gradients, not on a {type(grads).__name__}: agr_(model.parameters())")
     for g in [grads] if isinstance(grads, Tensor) else grads:
-        if g is not None and (not isinstance(g, Tensor) or isinstance(g, torch.nn.Parameter)):
+        g = g.grad if isinstance(g, torch.nn.Parameter) else g
+        if g is not None and not isinstance(g, Tensor):
             raise TypeError(f"AGR works on gradients, the tensors p.grad, not on {type(g).__name__}")
         if g is not None and g.numel() > 1:  # a single element would become zero, and its parameter would never train
             if g.layout == torch.sparse_coo:

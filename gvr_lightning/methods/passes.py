@@ -1,6 +1,6 @@
 """How an input goes through a network, and what it leaves behind for a penalty."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ class Pass(NamedTuple):
     logits: Tensor
     features: Tensor | None = None  # what enters the head
     entering: Input | None = None  # what enters the last stage
+    head: nn.Module | None = None  # the layer that the features enter
 
 
 Through = Callable[[nn.Module, Input], Pass]
@@ -29,7 +30,7 @@ Through = Callable[[nn.Module, Input], Pass]
 
 def whole(model: Network, x: Input) -> Pass:
     """A pass through any module. Here and below logits leave in float32 at least, so losses and penalties do too."""
-    return Pass(at_least_float32(model(x)))
+    return Pass(at_least_float32(logits_of(model(x))))
 
 
 def twice_differentiable(model: Network, x: Input) -> Pass:
@@ -42,7 +43,7 @@ def by_head(model: Network, x: Input) -> Pass:
     """A pass that keeps what enters ``model.head``."""
     require_parts(model)
     features = model.backbone(x)
-    return Pass(at_least_float32(model.head(features)), features)
+    return Pass(at_least_float32(model.head(features)), features, head=model.head)
 
 
 def by_stage(model: Network, x: Input) -> Pass:
@@ -50,7 +51,21 @@ def by_stage(model: Network, x: Input) -> Pass:
     require_parts(model)
     entering = model.backbone.early(x)
     features = model.backbone.last_stage(entering)
-    return Pass(at_least_float32(model.head(features)), features, entering)
+    return Pass(at_least_float32(model.head(features)), features, entering, model.head)
+
+
+def logits_of(output: Any) -> Tensor:
+    """What a network gives: a tensor, or an object or a mapping with ``logits``, as Hugging Face's models do.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(output, Mapping):
+        output = output.get("logits")
+    logits = output if isinstance(output, Tensor) else getattr(output, "logits", None)
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"the network gives a {type(output).__name__}, neither a tensor nor something with .logits")
+    return logits
 
 
 def forward(model: nn.Module, x: Input) -> Tensor:
@@ -77,9 +92,14 @@ def _row_of_zeros(x: Tensor) -> Tensor:
     return x.new_zeros(1, *x.shape[1:])
 
 
+def has_parts(model: Network) -> bool:
+    """Whether a network says what its head is and what comes before."""
+    return hasattr(model, "head") and hasattr(model, "backbone")
+
+
 def require_parts(model: Network) -> None:
-    """Raise a ValueError for a network that does not say what its head is."""
-    if not hasattr(model, "head") or not hasattr(model, "backbone"):
+    """Raise a ValueError for a network that does not."""
+    if not has_parts(model):
         name = type(model).__name__
         raise ValueError(
             f"{name} has no .backbone and .head: wrap it in a SplitNetwork, or give layers=[name patterns]"

@@ -112,7 +112,7 @@ class Penalty(ABC):
         """The losses of a batch's views, and the penalty.
 
         Args:
-            model: has ``.backbone`` and ``.head`` (without a penalty, or for name patterns, any module will do).
+            model: any module whose output is a tensor or has ``.logits``; what a penalty needs besides, it says.
             criterion: (logits (B, C), target (B, ...)) -> scalar; over several processes it must be a mean.
             views: V inputs of the same samples: tensors (B, ...), or tuples of such where the network takes several.
             target: labels (B, ...), those of every view; or a sequence of V, each view's own.
@@ -123,6 +123,8 @@ class Penalty(ABC):
         Raises:
             ValueError: for a number of views that the penalty does not take, or of targets that is not theirs.
         """
+        if isinstance(views, Tensor):
+            raise ValueError("views is one tensor: give a list of them, such as [view1, view2]")
         if len(views) < self.fewest or (self.most is not None and len(views) > self.most):
             wanted = {1: "one", 2: "two"}.get(self.fewest, self.fewest)
             raise ValueError(f"got {len(views)} view(s): give {wanted}{' or more' if self.most != self.fewest else ''}")

@@ -34,6 +34,7 @@ class View:
     index: Tensor | None = None  # which of the batch's rows here these are; None: all
     order: Tensor | None = None  # the global batch's rows that these were chosen as; None: all
     source: "View | None" = None  # that these rows were chosen from
+    head: nn.Module | None = None  # the layer that the features entered
 
     @cached_property
     def loss(self) -> Tensor:
@@ -147,7 +148,7 @@ class GlobalBatch:
     ) -> list[View]:
         passes = [through(model, x) for x in inputs]
         return [
-            View(p.logits, y, p.features, p.entering, self, number, count)
+            View(p.logits, y, p.features, p.entering, self, number, count, head=p.head)
             for number, (p, y) in enumerate(zip(passes, targets, strict=True))
         ]
 

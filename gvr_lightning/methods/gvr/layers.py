@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gvr_lightning.methods.gvr.variance import gradient_variance, last_layer_variance, per_sample_variance
+from gvr_lightning.methods.last_layer import by_last_layer, candidates, unwrapped
 from gvr_lightning.methods.passes import (
     Input,
     Network,
+    Pass,
     Through,
     at_least_float32,
     by_head,
     by_stage,
     frozen_statistics,
+    has_parts,
     require_parts,
     twice_differentiable,
 )
@@ -29,7 +32,9 @@ from gvr_lightning.methods.view import View
 class Layers(Protocol):
     """A choice of layers."""
 
-    through: Through  # how a view passes through the network, and what the pass keeps
+    @property
+    def through(self) -> Through:
+        """How a view passes through the network, and what the pass keeps."""
 
     def parameters(self, model: Network) -> list[nn.Parameter]:
         """Those that are compared; a ValueError for a model that has none."""
@@ -39,24 +44,38 @@ class Layers(Protocol):
 
 
 class Head:
-    """The last layer: closed form if it is linear, else double backward through it alone."""
+    """The last layer: closed form if it is linear, else double backward through it alone.
 
-    through: Through = staticmethod(by_head)
+    Args:
+        head: the layer, or its name in the network; None: it is found.
+    """
+
+    def __init__(self, head: str | nn.Module | None = None) -> None:
+        self.head = head
+
+    def through(self, model: Network, x: Input) -> Pass:
+        """A pass that keeps what enters the last layer."""
+        return by_head(model, x) if self._by_parts(model) else by_last_layer(model, x, candidates(model, self.head))
+
+    def layer(self, model: Network) -> nn.Module:
+        """The last layer, as far as it is known without a pass."""
+        layer: nn.Module = model.head if self._by_parts(model) else candidates(model, self.head)[-1]
+        return layer
 
     def parameters(self, model: Network) -> list[nn.Parameter]:
-        """The trainable parameters of the last layer."""
-        require_parts(model)
-        if not (params := _trainable(model.head)):
-            raise ValueError("the model's head has no trainable parameter to compare the gradients of")
-        return params
+        """Its trainable parameters."""
+        return _of_head(self.layer(model))
+
+    def _by_parts(self, model: Network) -> bool:
+        return self.head is None and has_parts(model)
 
     def __call__(self, model: Network, views: Sequence[View]) -> Tensor:
         """See :class:`Layers`."""
-        losses = [v.loss for v in views]
-        if not _is_linear(model, views):
-            return gradient_variance(losses, self.parameters(model))
+        losses, head = [v.loss for v in views], _head(views)
+        if not _is_linear(head, views):
+            return gradient_variance(losses, _of_head(head))
         most = max(v.most for v in views)
-        return last_layer_variance(losses, [v.logits for v in views], _features(views), _has_bias(model), most)
+        return last_layer_variance(losses, [v.logits for v in views], _features(views), _has_bias(head), most)
 
 
 class HeadPerSample(Head):
@@ -64,24 +83,25 @@ class HeadPerSample(Head):
 
     def parameters(self, model: Network) -> list[nn.Parameter]:
         """Likewise, of a linear last layer."""
-        params = super().parameters(model)
-        if not isinstance(model.head, nn.Linear):
-            raise ValueError(f"per_sample needs a linear last layer, not {type(model.head).__name__}")
-        if not model.head.weight.requires_grad:
+        params, head = super().parameters(model), self.layer(model)
+        if not isinstance(head, nn.Linear):
+            raise ValueError(f"per_sample needs a linear last layer, not {type(head).__name__}")
+        if not head.weight.requires_grad:
             raise ValueError("per_sample needs a last layer whose weight is trained, not its bias alone")
         return params
 
     def __call__(self, model: Network, views: Sequence[View]) -> Tensor:
         """See :class:`Layers`."""
-        if not _is_linear(model, views):
-            name = type(model.head).__name__
+        head = _head(views)
+        if not _is_linear(head, views):
+            name = type(head).__name__
             raise ValueError(f"per_sample needs a linear last layer over (B, D) features, not {name}")
         logits, targets = [v.logits for v in views], [v.target for v in views]
         criterion = views[0].batch.criterion
-        return views[0].mean(per_sample_variance(criterion, logits, _features(views), targets, _has_bias(model)))
+        return views[0].mean(per_sample_variance(criterion, logits, _features(views), targets, _has_bias(head)))
 
 
-class LastStage(Head):
+class LastStage:
     """The last stage and the head.
 
     The last stage runs again, on these rows of what entered it, in float32 and eagerly (``forward`` bypasses a
@@ -93,7 +113,8 @@ class LastStage(Head):
 
     def parameters(self, model: Network) -> list[nn.Parameter]:
         """The trainable parameters of the last stage and the head."""
-        head = super().parameters(model)
+        require_parts(model)
+        head = _of_head(model.head)
         last = getattr(model.backbone, "last_stage", nn.Identity())
         if not (stage := _trainable(last)):
             if any(True for _ in last.parameters()):
@@ -119,7 +140,11 @@ class LastStage(Head):
 
 
 class Named:
-    """The parameters whose names match one of the patterns, by double backward through the passes' own graphs."""
+    """The parameters that some names or patterns mean, by double backward through the passes' own graphs.
+
+    Args:
+        patterns: of the names of parameters, or of modules, whose parameters are meant.
+    """
 
     through: Through = staticmethod(twice_differentiable)
 
@@ -128,8 +153,9 @@ class Named:
 
     def parameters(self, model: Network) -> list[nn.Parameter]:
         """The trainable parameters that match; a ValueError with some names where none does."""
-        named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-        found = [p for name, p in named if any(fnmatch.fnmatchcase(name, pattern) for pattern in self.patterns)]
+        named = [(name, p) for name, p in unwrapped(model).named_parameters() if p.requires_grad]
+        patterns = [pattern + end for pattern in self.patterns for end in ("", ".*")]
+        found = [p for name, p in named if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
         if not found:
             ends = ", ".join(name for name, _ in (named[0], named[-1]))
             raise ValueError(f"layers={self.patterns} match none of the model's {len(named)} parameters ({ends}, …)")
@@ -145,14 +171,27 @@ def _cast(x: Input, dtype: torch.dtype) -> Input:
     return tuple(t.to(dtype) if t.is_floating_point() else t for t in x) if isinstance(x, tuple) else x.to(dtype)
 
 
-def _is_linear(model: Network, views: Sequence[View]) -> bool:
+def _head(views: Sequence[View]) -> nn.Module:
+    """The last layer of the passes."""
+    assert views[0].head is not None
+    return views[0].head
+
+
+def _of_head(head: nn.Module) -> list[nn.Parameter]:
+    if not (params := _trainable(head)):
+        raise ValueError("the model's head has no trainable parameter to compare the gradients of")
+    return params
+
+
+def _is_linear(head: nn.Module, views: Sequence[View]) -> bool:
     """Whether the closed form is that of the last layer's trainable parameters."""
-    trained = isinstance(model.head, nn.Linear) and model.head.weight.requires_grad
+    trained = isinstance(head, nn.Linear) and head.weight.requires_grad
     return trained and all(f.ndim == 2 for f in _features(views))
 
 
-def _has_bias(model: Network) -> bool:
-    return model.head.bias is not None and model.head.bias.requires_grad
+def _has_bias(head: nn.Module) -> bool:
+    bias = getattr(head, "bias", None)
+    return bias is not None and bool(bias.requires_grad)
 
 
 def _features(views: Sequence[View]) -> list[Tensor]:

@@ -11,13 +11,13 @@ from gvr_lightning.methods.passes import Input, forward, frozen_statistics, twic
 from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
 from gvr_lightning.methods.view import GlobalBatch, View
 
-LAYERS: dict[str, Callable[[], Layers]] = {"head": Head, "last_stage": LastStage, "all": lambda: Named(["*"])}
+LAYERS: dict[str, Callable[[], Layers]] = {"last_stage": LastStage, "all": lambda: Named(["*"])}
 
 
 class GradientVariance(Penalty):
     """GVR: alpha * ||g_1 - g_2||^2 between the views' gradients of chosen layers.
 
-    In any loop, for a model with ``.backbone`` and ``.head``::
+    In any loop, for any network whose output is a tensor or has ``.logits``, compiled or not::
 
         gvr = GradientVariance(alpha=0.01)
         loss = gvr(model, criterion, (view1, view2), target)
@@ -27,11 +27,14 @@ class GradientVariance(Penalty):
         alpha: weight of the penalty. It does not carry over from one choice of layers to another.
         layers: ``"head"``, the last layer, in closed form where it is linear; ``"last_stage"``, the last stage and the
             head: ``model.backbone.last_stage`` alone runs again on the subset's rows, in float32, and it alone is
-            differentiated twice; ``"all"``; or name patterns (``["layer4.*", "fc.*"]``) over ``named_parameters()``.
+            differentiated twice; ``"all"``; or names of modules (``"fc"``, ``["layer4", "fc"]``) or patterns over
+            ``named_parameters()`` (``["layer4.*.weight"]``).
         subset: rows of the batch that the penalty looks at, None for all. No extra pass through the network.
         shared: whether the views share the subset's rows, or each draws its own.
         per_sample: mean of each sample's own penalty, instead of the penalty of the batch's mean gradient; head only.
         split: one view is given, and each "view" is a random half of its rows, so a step costs an SGD step.
+        head: the last layer, or its name, for ``layers="head"``; None: it is found (``.head``, ``get_classifier()``,
+            ``.fc``, ``.classifier``, else the last ``nn.Linear`` that runs).
 
     Raises:
         ValueError: for settings out of range or that exclude each other.
@@ -54,18 +57,22 @@ class GradientVariance(Penalty):
         shared: bool = False,
         per_sample: bool = False,
         split: bool = False,
+        head: str | nn.Module | None = None,
     ) -> None:
         super().__init__(alpha)
         _check_subset(subset)
-        if isinstance(layers, str) and layers not in LAYERS:
-            raise ValueError(f"layers must be {', '.join(LAYERS)}, or a list of name patterns, got {layers!r}")
+        if head is not None and layers != "head":
+            raise ValueError(f"head is the last layer of layers='head', not of layers={layers!r}")
         if per_sample and (layers != "head" or split or (subset is not None and not shared)):
             raise ValueError(
                 "per_sample compares a sample with itself: it needs layers='head', shared rows and no split"
             )
         self.subset, self.shared, self.split = subset, shared and not split, split
-        named = LAYERS[layers]() if isinstance(layers, str) else Named(layers)
-        self.layers: Layers = HeadPerSample() if per_sample else named
+        if layers == "head":
+            self.layers: Layers = HeadPerSample(head) if per_sample else Head(head)
+        else:
+            names = [layers] if isinstance(layers, str) else layers
+            self.layers = LAYERS[layers]() if isinstance(layers, str) and layers in LAYERS else Named(names)
         self.through = self.layers.through
         self.vary(split=split, layers=layers)
 

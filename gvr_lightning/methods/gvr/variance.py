@@ -32,6 +32,8 @@ def gradient_variance(losses: Sequence[Tensor], params: Iterable[Tensor]) -> Ten
     Raises:
         ValueError: for fewer than two losses, a loss that is not a scalar, or no parameter that takes part.
     """
+    if isinstance(params, torch.nn.Module):
+        raise ValueError(f"params is a module: give {type(params).__name__}'s parameters, model.parameters()")
     losses, params = list(losses), list(params)
     _check_losses(losses)
     if not params:
