@@ -17,6 +17,7 @@ from unittest.mock import patch
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from equality import assert_equal_rows, in_process
 from hydra import compose, initialize_config_dir
@@ -44,6 +45,7 @@ from gvr_lightning.errors import UserError
 from gvr_lightning.models.resnet import resnet
 from gvr_lightning.models.split import Pool as PoolLayer
 from gvr_lightning.models.split import SplitNetwork
+from gvr_lightning.tasks.means import RunningMeans
 
 EXACT = ["trainer.precision=64-true", "trainer.log_every_n_steps=1", "data.val_fraction=0.2", "epochs=2"]
 ODD = ["data.max_train=65"]  # the last batch is one sample: most processes have none
@@ -429,6 +431,34 @@ def test_a_batch_that_the_processes_cannot_share(four: Pool, overrides: list[str
 def test_no_gradient_scaler_for_sharded_weights(two: Pool, precision: str) -> None:
     with pytest.raises(AssertionError, match=f"UserError: trainer.precision={precision}: with trainer=fsdp use"):
         two(told, ["trainer=fsdp", f"trainer.precision={precision}"])
+
+
+# --- figures
+
+
+def means_in_two_parts(steps: int, stop: int) -> tuple[dict[str, float], dict[str, float], dict[str, float]]:
+    """The means of an epoch: undisturbed, gone on with in mid-epoch, and gone on with by one process more."""
+    generator = torch.Generator().manual_seed(dist.get_rank())
+    values = torch.rand(steps, generator=generator)
+
+    def added(means: RunningMeans, some: Tensor) -> RunningMeans:
+        for value in some:
+            means.add({"a": value, "b": 3 * value}, 7)
+        return means
+
+    state = added(RunningMeans(), values[:stop]).state_dict()
+    again, fewer = RunningMeans(), RunningMeans()
+    again.load_state_dict(state, torch.device("cpu"))
+    fewer.load_state_dict(
+        {**state, "by_process": {k: v[:1] for k, v in state["by_process"].items()}}, torch.device("cpu")
+    )
+    return tuple(added(m, values[n:]).compute() for m, n in ((RunningMeans(), 0), (again, stop), (fewer, stop)))
+
+
+def test_the_figures_of_an_epoch_go_on_to_the_last_bit(two: Pool) -> None:
+    for whole, again, fewer in two(means_in_two_parts, 100, 37):
+        assert again == whole
+        assert fewer == pytest.approx(whole, rel=1e-5)
 
 
 # --- strategies

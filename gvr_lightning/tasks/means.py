@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvr_lightning.distributed.batch import over_batch
+from gvr_lightning.distributed.batch import gather_rows, over_batch, rank_and_size
 
 
 class RunningMeans:
@@ -29,12 +29,20 @@ class RunningMeans:
         return {name: float(value) / self.weight for name, value in self._over_processes().items()}
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint, the same on every process; every process has to ask."""
-        return {"sums": self._over_processes(), "weight": self.weight}
+        """For a checkpoint, the same on every process, with what each of them has; every process has to ask."""
+        state = {"sums": self._over_processes(), "weight": self.weight}
+        if self.sums and rank_and_size()[1] > 1:
+            rows = gather_rows(torch.stack(list(self.sums.values())).unsqueeze(0))
+            state["by_process"] = dict(zip(self.sums, rows.unbind(1), strict=True))
+        return state
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
-        """Go on from there."""
-        self.sums = {name: value.to(device) for name, value in state["sums"].items()}
+        """Go on from there: to the last bit, if there are as many processes as before."""
+        sums, (rank, processes) = state["sums"], rank_and_size()
+        own = state.get("by_process", {})
+        if own and all(len(values) == processes for values in own.values()):
+            sums = {name: values[rank] for name, values in own.items()}
+        self.sums = {name: value.to(device) for name, value in sums.items()}
         self.weight = state["weight"]
 
     def reset(self) -> None:
