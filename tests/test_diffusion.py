@@ -19,17 +19,22 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerAncestralDiscreteScheduler,
     EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
     UniPCMultistepScheduler,
 )
 from diffusers.schedulers import scheduling_ddpm
+from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gvr_lightning.app.build import build_sampler
+from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import Batch, ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.diffusion import ddim as our_ddim
+from gvr_lightning.diffusion.clipping import alpha_bars, clipped
 from gvr_lightning.diffusion.ddim import DDIM
 from gvr_lightning.diffusion.ema import moving_average
 from gvr_lightning.diffusion.noise import Noise
@@ -467,6 +472,87 @@ def test_fewer_ddpm_steps_that_end_at_timestep_0_leave_no_noise(spacing: str) ->
     scheduler = DDPMScheduler(variance_type="fixed_large", clip_sample=False, timestep_spacing=spacing)
     images = Sampler(scheduler, 50)(GaussianDenoiser(alpha_bar(), 0.3, 0.0), (1, 4, 4), torch.arange(10))
     close(images, torch.full_like(images, 0.3), 1e-4)
+
+
+# the predicted image, clipped
+
+
+class BlackAndWhite(nn.Module):
+    """The noise in images of pixels -0.8 and 0.8, with a network's small errors, and as deaf to what it never saw."""
+
+    def __init__(self, a: Tensor, error: float = 0.02) -> None:
+        super().__init__()
+        self.a, self.error, self.weight = a, error, nn.Parameter(torch.zeros(1, 1, 1, 1))
+
+    def forward(self, xt: tuple[Tensor, Tensor]) -> Tensor:
+        x, a = xt[0].clamp(-4, 4), self.a[xt[1].long()].view(-1, 1, 1, 1)
+        clean = 0.8 * torch.tanh(0.8 * a.sqrt() * x / (1 - a))  # the posterior's mean
+        return (x - a.sqrt() * clean) / (1 - a).sqrt() + self.error * torch.cos(40 * x)
+
+
+def drawn_by(option: str, steps: int, clip: bool) -> Tensor:
+    overrides = ["task=ddpm", f"sampler={option}", f"sampler.steps={steps}", f"sampler.clip_sample={clip}".lower()]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=overrides)
+    noise = Noise(beta_schedule="cosine")
+    sampler = build_sampler(cfg.sampler, noise)
+    return sampler(BlackAndWhite(noise.scheduler.alphas_cumprod), (1, 8, 8), torch.arange(60))
+
+
+@of_diffusers
+@pytest.mark.parametrize("steps", [20, 50])
+@pytest.mark.parametrize("option", sorted(path.stem for path in (conf_folder() / "sampler").glob("*.yaml")))
+def test_every_sampler_draws_what_ddim_does(option: str, steps: int) -> None:
+    """With the cosine schedule, whose first predicted image would be of thousands."""
+    images, by_ddim = drawn_by(option, steps, True), drawn_by("ddim", steps, True)
+    assert ((images.abs() - 0.8).abs() < 0.1).float().mean() > 0.97
+    assert (images > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
+    if option in ("unipc", "dpmpp", "euler"):  # of the same noise the same image
+        assert ((images > 0) == (by_ddim > 0)).float().mean() > 0.97
+    without = drawn_by(option, steps, False)
+    assert ((without.abs() - 0.8).abs() < 0.1).float().mean() < 0.6  # so that this test can fail
+
+
+@pytest.mark.parametrize("prediction", KINDS)
+def test_a_prediction_is_that_of_the_clipped_image(prediction: str) -> None:
+    x, eps = (torch.randn(2, 3, 4, 4, dtype=torch.float64) for _ in range(2))
+    a, kind = 0.37, KINDS[prediction]
+    clean = (x - (1 - a) ** 0.5 * eps) / a**0.5
+    of = {
+        "epsilon": lambda c, e: e,
+        "v_prediction": lambda c, e: a**0.5 * e - (1 - a) ** 0.5 * c,
+        "sample": lambda c, e: c,
+    }
+    kept = clean.clamp(-1, 1)
+    assert 0.1 < (clean.abs() > 1).double().mean() < 0.9
+    expected = of[kind](kept, (x - a**0.5 * kept) / (1 - a) ** 0.5)
+    close(clipped(of[kind](clean, eps), x, a, kind), expected, 1e-12)
+
+
+@of_diffusers
+@pytest.mark.parametrize(
+    "cls",
+    [
+        DDPMScheduler,
+        UniPCMultistepScheduler,
+        DPMSolverMultistepScheduler,
+        EulerDiscreteScheduler,
+        EulerAncestralDiscreteScheduler,
+        HeunDiscreteScheduler,
+    ],
+)
+def test_alpha_bar_at_every_step_of_a_scheduler(cls: Any) -> None:
+    scheduler = cls.from_config(Noise().scheduler.config, timestep_spacing="trailing")
+    scheduler.set_timesteps(10)
+    assert len(alpha_bars(scheduler)) == len(scheduler.timesteps)
+    at = [alpha_bar()[int(t)] for t in scheduler.timesteps]
+    assert alpha_bars(scheduler) == pytest.approx(at, rel=1e-3)
+
+
+def test_a_scheduler_that_clips_or_has_thresholds_is_left_to_itself() -> None:
+    assert not Sampler(DDIMScheduler(clip_sample=True), 10, clip=True).clip
+    assert not Sampler(UniPCMultistepScheduler(thresholding=True), 10, clip=True).clip
+    assert Sampler(UniPCMultistepScheduler(), 10, clip=True).clip and not Sampler(UniPCMultistepScheduler(), 10).clip
 
 
 # the sampler

@@ -207,6 +207,15 @@ MEANT: dict[str, dict[str, Any]] = {
     "sampler": {
         "ddim": {"is": "DDIM", "steps": 50, "eta": 0.0, "spacing": "trailing", "clip_sample": True},
         "ddpm": {"is": "DDPMScheduler", "steps": None, "spacing": "linspace", "clip_sample": True},
+        "unipc": {"is": "UniPCMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
+        "dpmpp": {"is": "DPMSolverMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
+        "euler": {"is": "EulerDiscreteScheduler", "steps": 50, "spacing": "trailing", "clip_sample": True},
+        "euler_ancestral": {
+            "is": "EulerAncestralDiscreteScheduler",
+            "steps": 50,
+            "spacing": "trailing",
+            "clip_sample": True,
+        },
     },
     "extractor": {
         "none": None,

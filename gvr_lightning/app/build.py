@@ -1,5 +1,6 @@
 """Objects from a configuration, for a run and from its checkpoints. Nothing below this file sees a configuration."""
 
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -77,8 +78,11 @@ def build_sampler(node: DictConfig, noise: Noise) -> Sampler:
     options["trained_betas"] = noise.scheduler.betas.tolist()  # themselves: not every scheduler knows every schedule
     try:
         kind: Any = get_class(target)
+        clip = bool(options.get("clip_sample"))
+        if "clip_sample" not in inspect.signature(kind).parameters:  # then the sampler does it
+            options.pop("clip_sample", None)
         scheduler = kind.from_config(noise.scheduler.config, **options)
-        return Sampler(scheduler, steps, eta or 0.0)
+        return Sampler(scheduler, steps, eta or 0.0, clip)
     except (AttributeError, ImportError, NotImplementedError, TypeError, ValueError) as error:
         raise UserError(f"sampler: {target}: {' '.join(str(error).split())}") from error
 

@@ -36,7 +36,8 @@ Usage: gvr-sample ckpt=outputs/<name>/<time> [n=64] [sampler=ddim] [steps=50] [o
 def sample_help() -> str:
     """The page of ``--help``."""
     lines = [f"  {name + '=' + show(default):<22} {words}" for name, (default, _, words) in SETTINGS.items()]
-    group = "  sampler=ddim           or ddpm; steps, eta, spacing and sampler.<key> as in training"
+    named = ", ".join(path.stem for path in sorted((conf_folder() / "sampler").glob("*.yaml")) if path.stem != "ddim")
+    group = f"  sampler=ddim           or {named}\n{'':25}steps, eta, spacing and sampler.<key> as in training"
     return "\n".join([INTRO, "Settings and their defaults", *lines, group])
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gvr_lightning.diffusion.clipping import alpha_bars, clipped, clips_itself
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.distributed.batch import balanced_shard, gather_rows, rank_and_size
 from gvr_lightning.methods.passes import forward
@@ -23,12 +24,13 @@ class Sampler:
         scheduler: of diffusers, with the noise schedule and the kind of prediction that the network was trained with.
         steps: network evaluations an image, None for one a timestep.
         eta: of DDIM: 0 is deterministic, 1 as noisy as DDPM.
+        clip: the predicted image to [-1, 1], where the scheduler does not do it itself.
 
     Raises:
         ValueError: for steps or an eta that the scheduler does not take.
     """
 
-    def __init__(self, scheduler: Any, steps: int | None = None, eta: float = 0.0) -> None:
+    def __init__(self, scheduler: Any, steps: int | None = None, eta: float = 0.0, clip: bool = False) -> None:
         takes = inspect.signature(scheduler.step).parameters
         if eta and "eta" not in takes:
             raise ValueError(f"{type(scheduler).__name__} has no eta: set sampler.eta=0")
@@ -42,6 +44,7 @@ class Sampler:
         scheduler.set_timesteps(self.steps)  # refuses a number that it cannot do
         if min(scheduler.timesteps) < 0:  # diffusers' rounding of "trailing", for 61 of 1000 steps and a few others
             raise ValueError(f"{self.steps} steps end at a negative timestep: take another number or spacing")
+        self.clip = clip and not clips_itself(scheduler)
         self.words = f"{type(scheduler).__name__}, {self.steps} steps" + (f", eta {eta:g}" if "eta" in takes else "")
 
     @torch.inference_mode()
@@ -68,9 +71,12 @@ class Sampler:
         # on the CPU, so that a seed means the same images on every device
         draws = [torch.Generator().manual_seed(hash_key(STEPS, seed, i) & (1 << 63) - 1) for i in index.tolist()]
         extra = self._extra | ({"generator": draws} if self._noisy else {})
-        for t in self.scheduler.timesteps:
-            noisy = self.scheduler.scale_model_input(x, t).to(first.dtype)
-            output = forward(network, (noisy, t.expand(len(x)))).to(x.dtype)
+        bars = alpha_bars(self.scheduler) if self.clip else []
+        for step, t in enumerate(self.scheduler.timesteps):
+            scaled = self.scheduler.scale_model_input(x, t)
+            output = forward(network, (scaled.to(first.dtype), t.expand(len(x)))).to(x.dtype)
+            if bars:
+                output = clipped(output, scaled, bars[step], self.scheduler.config.prediction_type)
             x = self.scheduler.step(output, t, x, return_dict=False, **extra)[0]
             if watch is not None:
                 watch(x)
