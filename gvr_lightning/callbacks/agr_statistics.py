@@ -23,11 +23,13 @@ class AGRStatistics(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
         """Every ``log_every_n_steps`` updates, so that no other update waits for the device."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
-        if not _has_agr(optimizer) or (trainer.global_step + 1) % every:
+        agr = _agr(optimizer)
+        if agr is None or (trainer.global_step + 1) % every:
             return
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         limit: Any = pl_module.clip_value  # the task clips after this; a norm's clipping leaves the coefficients
-        self._found = agr_statistics(grads if limit is None else [g.clamp(-limit, limit) for g in grads])
+        used = grads if limit is None else [g.clamp(-limit, limit) for g in grads]
+        self._found = agr_statistics(used, agr.granularity)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
         """Log what was found, before a checkpoint counts the rows."""
@@ -39,6 +41,8 @@ class AGRStatistics(Callback):
             logger.log_metrics({"epoch": trainer.current_epoch, **row}, step=trainer.global_step)
 
 
-def _has_agr(optimizer: Optimizer) -> bool:
-    """Whether AGR is among the wrappers of the update's gradients."""
-    return isinstance(optimizer, AGR) or (isinstance(optimizer, Wrapper) and _has_agr(optimizer.base))
+def _agr(optimizer: Any) -> AGR | None:
+    """AGR, where it is among the wrappers of the update's gradients."""
+    while isinstance(optimizer, Wrapper) and not isinstance(optimizer, AGR):
+        optimizer = optimizer.base
+    return optimizer if isinstance(optimizer, AGR) else None

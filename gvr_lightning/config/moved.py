@@ -1,4 +1,4 @@
-"""Names that ``_target_``s of earlier configurations and checkpoints have, and where these things are now."""
+"""What earlier configurations and checkpoints say, as it is said now: names of ``_target_``s, and settings of later."""
 
 from typing import Any
 
@@ -11,15 +11,20 @@ MODULES = {
     "gvr_lightning.penalty": "gvr_lightning.methods.penalty",
     "gvr_lightning.regularizers": "gvr_lightning.methods.gvr.penalty",
 }
+LATER = {  # settings that a target did not have, with what it did
+    "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
+    "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
+}
 
 
 def current(node: Any) -> Any:
-    """A configuration's node, of plain containers, with every ``_target_`` by its present name."""
+    """A configuration's node, of plain containers, with every ``_target_`` by its present name and all its settings."""
     if isinstance(node, list):
         return [current(inner) for inner in node]
     if not isinstance(node, dict):
         return node
-    return {key: _name(inner) if key == "_target_" else current(inner) for key, inner in node.items()}
+    now = {key: _name(inner) if key == "_target_" else current(inner) for key, inner in node.items()}
+    return now | {key: value for key, value in LATER.get(str(now.get("_target_")), {}).items() if key not in now}
 
 
 def _name(target: Any) -> Any:

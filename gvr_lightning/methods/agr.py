@@ -10,14 +10,19 @@ from torch.optim import Optimizer
 
 from gvr_lightning.methods.optimizer_wrapper import Wrapper
 
+GRANULARITIES = ("tensor", "row")  # what sum|g| is over
 _LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
 _BLOCKS = 2**17, 2**20  # in blocks that stay cached: for one thread; for more, larger, as every call waits for them all
 _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the first size beyond it
 
 
 @torch.no_grad()
-def agr_(grads: Iterable[Tensor | None]) -> None:
+def agr_(grads: Iterable[Tensor | None], granularity: str = "tensor") -> None:
     """Regularize gradients in place, each tensor by itself: g <- g * (1 - |g| / sum|g|).
+
+    With granularity "row" each output unit by itself, a row of a matrix or a filter: of a tensor's entries each is a
+    share of 1/n, which in a network is next to nothing, of a row's D times as much. A bias has rows of one entry, which
+    stay; sparse gradients go by tensor only, else ValueError.
 
     Takes the tensors `p.grad`, or the parameters that have them, or None, else TypeError: of any shape, memory format
     and device, real or complex (|g| is the modulus), dense, sparse COO or DTensor (sum over all shards). Half precision
@@ -27,6 +32,13 @@ def agr_(grads: Iterable[Tensor | None]) -> None:
     arXiv 2407.16944). The official code turns an all-zero tensor into NaN and a one-element tensor into zero for ever;
     here both stay as they are, and so does a tensor with an infinite or NaN entry or, on a GPU, an overflowing sum.
     """
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity must be {' or '.join(GRANULARITIES)}, got {granularity!r}")
+    if granularity == "row":
+        for g in _nontrivial(grads, sparse=False):
+            if g[0].numel() > 1:
+                _by_row_(g)
+        return
     groups = defaultdict(list)
     buffer = torch.empty(_BLOCKS[torch.get_num_threads() > 1], dtype=torch.float32, device="cpu")
     for g in _nontrivial(grads):
@@ -39,27 +51,31 @@ def agr_(grads: Iterable[Tensor | None]) -> None:
 
 
 @torch.no_grad()
-def agr_statistics(grads: Iterable[Tensor | None]) -> dict[str, Tensor]:
-    """How much AGR would change these gradients (which stay): its coefficients |g| / sum|g| by tensor size.
+def agr_statistics(grads: Iterable[Tensor | None], granularity: str = "tensor") -> dict[str, Tensor]:
+    """How much AGR would change these gradients (which stay): its coefficients |g| / sum|g| by tensor (or row) size.
 
     Returns `mean_coef/<bucket>` and `max_coef/<bucket>` over the entries of all tensors of 2-99, 100-9999 and 10k+
     elements, as 0-d tensors that nothing has waited for, for the buckets with tensors. The mean is about 1/n, for n
     coefficients add up to 1; the maximum shows an entry nearly stopped. A tensor that AGR leaves alone counts as zeros.
     """
     found = defaultdict(list)
-    for g in _nontrivial(grads):
+    for g in _nontrivial(grads, sparse=granularity == "tensor"):
         size = whole(g).abs()
-        bucket = next(name for name, beyond in _BUCKETS.items() if g.numel() < beyond)
-        found[bucket].append((1 / (size / size.amax()).float().sum(), g.numel()))  # NaN: all zero or non-finite
+        rows = size.reshape(1 if granularity == "tensor" else len(size), -1)
+        n = rows.shape[1]
+        if n > 1 or granularity == "tensor":
+            bucket = next(name for name, beyond in _BUCKETS.items() if n < beyond)
+            coefs = 1 / (rows / rows.amax(1, keepdim=True)).float().sum(1)  # NaN: all zero or non-finite
+            found[bucket].append((coefs, rows.numel()))
     statistics = {}
-    for bucket, coefs in found.items():
-        largest = torch.stack([coef.to(coefs[0][0]) for coef, _ in coefs]).nan_to_num(0.0)
-        statistics[f"mean_coef/{bucket}"] = (largest > 0).sum() / sum(n for _, n in coefs)
+    for bucket, of_size in found.items():
+        largest = torch.cat([coefs.to(of_size[0][0]) for coefs, _ in of_size]).nan_to_num(0.0)
+        statistics[f"mean_coef/{bucket}"] = (largest > 0).sum() / sum(n for _, n in of_size)
         statistics[f"max_coef/{bucket}"] = largest.max()
     return statistics
 
 
-def _nontrivial(grads: Iterable[Tensor | None]) -> Iterator[Tensor]:
+def _nontrivial(grads: Iterable[Tensor | None], sparse: bool = True) -> Iterator[Tensor]:
     if isinstance(grads, torch.nn.Module):
         raise TypeError(f"AGR works on gradients, not on a {type(grads).__name__}: agr_(model.parameters())")
     for g in [grads] if isinstance(grads, Tensor) else grads:
@@ -68,6 +84,8 @@ def _nontrivial(grads: Iterable[Tensor | None]) -> Iterator[Tensor]:
             raise TypeError(f"AGR works on gradients, the tensors p.grad, not on {type(g).__name__}")
         if g is not None and g.numel() > 1:  # a single element would become zero, and its parameter would never train
             if g.layout == torch.sparse_coo:
+                if not sparse:
+                    raise ValueError("granularity='row' takes dense gradients; AGR by tensor takes sparse ones, too")
                 g = (g if g.is_coalesced() else g.copy_(g.coalesce()))._values()
             if g.numel():
                 yield g
@@ -95,6 +113,21 @@ def _together_(grads: list[Tensor]) -> None:
     torch._foreach_mul_(grads, sizes)
 
 
+def _by_row_(g: Tensor) -> None:
+    """AGR on each row of a dense tensor, in one pass over all of them."""
+    size = g.abs().to(torch.promote_types(g.abs().dtype, torch.float32))
+    dims = tuple(range(1, g.dim()))
+    totals = size.sum(dims, keepdim=True)
+    if totals.is_cpu and totals.isinf().any():
+        size = size.double()
+        totals = size.sum(dims, keepdim=True)
+    totals = torch.where(totals > 0, totals, torch.inf)  # of zeros or NaN: with infinity the row stays as it is
+    coefs = size.clamp_max_(torch.finfo(size.dtype).max).div_(-totals).add_(1)
+    if g.is_complex():  # as pairs of reals: infinity times a complex 1 is NaN
+        g, coefs = torch.view_as_real(g.conj() if g.is_conj() else g), coefs.unsqueeze(-1)
+    g.mul_(coefs)
+
+
 def _alone_(g: Tensor, buffer: Tensor) -> None:
     """AGR on a large CPU tensor, a float32 one in cached blocks, which takes half the time."""
     flat = g.permute(sorted(range(g.dim()), key=g.stride, reverse=True))  # in memory order
@@ -112,6 +145,8 @@ def _alone_(g: Tensor, buffer: Tensor) -> None:
 class AGR(Wrapper):
     """Any optimizer, with AGR applied once to the gradients that a step uses. TypeError for anything else.
 
+    ``granularity`` is that of :func:`agr_`: "tensor", as published, or "row".
+
     `param_groups`, `state`, `state_dict()`, hooks and every other attribute are the wrapped optimizer's, so schedulers
     take the wrapper and checkpoints move between wrapped and plain. Clip before: in the closure, or before `step()`.
     Step hooks receive the wrapped optimizer; without a closure, pre-hooks see regularized gradients.
@@ -119,10 +154,13 @@ class AGR(Wrapper):
 
     _step_supports_amp_scaling = False  # GradScaler must unscale before AGR, also where the wrapped optimizer is fused
 
-    def __init__(self, optimizer: Optimizer) -> None:
+    def __init__(self, optimizer: Optimizer, granularity: str = "tensor") -> None:
+        if granularity not in GRANULARITIES:
+            raise ValueError(f"granularity must be {' or '.join(GRANULARITIES)}, got {granularity!r}")
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"AGR wraps an instance of torch.optim.Optimizer, not {type(optimizer).__name__}")
         super().__init__(optimizer.base if isinstance(optimizer, AGR) else optimizer)  # AGR once, not twice
+        self.granularity = granularity
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Regularize, then update. With a closure, AGR follows every call of it: gradients exist only then."""
@@ -133,11 +171,11 @@ class AGR(Wrapper):
         return self.base.step(lambda: self._regularize(evaluate()))
 
     def _regularize(self, loss: Any = None) -> Any:
-        agr_([p.grad for group in self.param_groups for p in group["params"]])
+        agr_([p.grad for group in self.param_groups for p in group["params"]], self.granularity)
         return loss
 
     def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
-        return AGR, (self.base,)
+        return AGR, (self.base, self.granularity)
 
     def __repr__(self) -> str:
-        return f"AGR({self.base!r})"
+        return f"AGR({self.base!r}{', granularity=' + repr(self.granularity) if self.granularity != 'tensor' else ''})"

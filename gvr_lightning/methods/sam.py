@@ -112,6 +112,8 @@ class SAM(Wrapper):
         return f"SAM({self.base!r}, rho={self.rho}, adaptive={self.adaptive})"
 
 
-def sam_agr(optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12) -> SAM:
+def sam_agr(
+    optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12, granularity: str = "tensor"
+) -> SAM:
     """SAM round AGR: it climbs along the gradients, and AGR changes those that the update uses."""
-    return SAM(AGR(optimizer), rho, adaptive, eps)
+    return SAM(AGR(optimizer, granularity), rho, adaptive, eps)

