@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gvr_lightning.data.augmentation import Augmentation, PerImage, normalise
+from gvr_lightning.data.augmentation import Augmentation, PerImage, filled, normalise
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments
@@ -308,3 +308,9 @@ def test_one_mean_is_for_every_channel() -> None:
     data = ViewsDataModule(lambda: splits, augmentation, val_fraction=0, mean=[0.5], std=[0.25])
     data.setup()
     assert (data._train_batch(data.train_index, 0).views[0] == 2).all()
+
+
+def test_keys_are_filled_in_exactly() -> None:
+    """Without a copy from the host, on a GPU."""
+    keys = [hash_key(3, n) for n in range(4)] + [2**63 - 1, -(2**63), 0]
+    assert torch.equal(filled(keys, torch.device("cpu")), torch.tensor(keys).unsqueeze(1))

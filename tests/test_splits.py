@@ -593,10 +593,13 @@ class Copies(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.images: list[int] = []
+        self.of_any = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if func is torch.ops.aten._to_copy.default and args[0].dtype == torch.uint8 and "device" in (kwargs or {}):
             self.images.append(len(args[0]))
+        if func is torch.ops.aten._to_copy.default and args[0].device.type == "cpu" and "device" in (kwargs or {}):
+            self.of_any += 1
         return func(*args, **(kwargs or {}))
 
 
@@ -617,7 +620,11 @@ def test_images_are_kept_on_the_device_or_sent_batch_by_batch(options: dict[str,
             tensors = [*train.views, train.target, train.samples, train.keys, train.true, *test.views, test.target]
             assert {t.device.type for t in tensors} == {"cuda"}
             assert [tuple(v.shape) for v in (*train.views, *test.views)] == [(8, 3, 5, 7)] * 3
-    assert copies.images == copied
+        assert copies.images == copied
+        before = copies.of_any
+        data._train_batch(index, 1)
+        on_device = options.get("on_device", True)
+        assert copies.of_any - before == (0 if on_device else 2)  # a copy from the host is one that a step waits for
 
 
 # --- checkpoints

@@ -38,7 +38,8 @@ class Augmentation:
         Returns:
             As many float32 tensors (B, C, H, W) as there are keys.
         """
-        u = uniform(torch.tensor(keys, device=index.device).unsqueeze(1), index, 6)  # (6, V, B)
+        column = torch.tensor(keys).unsqueeze(1) if index.is_cpu else filled(keys, index.device)
+        u = uniform(column, index, 6)  # (6, V, B)
         views = self._crop_and_flip(images, u[:3]).float()  # bytes as long as possible: a quarter of the traffic
         views.mul_((1 / (255 * std)).view(-1, 1, 1)).add_((-mean / std).view(-1, 1, 1))
         if self.cutout:
@@ -100,6 +101,11 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(x - mean) / std by channel; uint8 images count as 0..255, float ones as 0..1. Returns float32 (B, C, H, W)."""
     images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
     return (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+
+
+def filled(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Whole numbers as int64 (n, 1), without a copy from the host, for which a step would wait."""
+    return torch.stack([torch.full((1,), number, dtype=torch.int64, device=device) for number in numbers])
 
 
 def _below(u: Tensor, n: int) -> Tensor:
