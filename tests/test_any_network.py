@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 import torchvision
+from pool import Pool
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gvr_lightning import AGR, GradientVariance, agr_, gradient_variance
 from gvr_lightning.methods.last_layer import candidates
@@ -158,6 +161,27 @@ def test_three_lines_train_it() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
+
+
+def in_ddp() -> tuple[float, list[Tensor]]:
+    """Half of a batch, through DDP round a network of its own."""
+    model, views, target = made("its own")
+    rows = slice(dist.get_rank() * B // 2, (dist.get_rank() + 1) * B // 2)
+    parallel = DistributedDataParallel(model)
+    loss = GradientVariance(alpha=3.0)(parallel, F.cross_entropy, [v[rows] for v in views], target[rows])
+    loss.total.backward()
+    return loss.penalty.item(), [p.grad for p in model.parameters()]  # type: ignore[misc]
+
+
+def test_in_a_plain_ddp_loop_it_is_the_global_batch_s(two: Pool) -> None:
+    model, views, target = made("its own")
+    whole = GradientVariance(alpha=3.0)(model, F.cross_entropy, views, target)
+    whole.total.backward()
+    found = two(in_ddp)
+    assert sum(penalty for penalty, _ in found) / 2 == pytest.approx(whole.penalty.item(), rel=1e-12)
+    for _, grads in found:
+        for ours, p in zip(grads, model.parameters(), strict=True):
+            torch.testing.assert_close(ours, p.grad, rtol=1e-10, atol=1e-14)
 
 
 def refused(model: nn.Module, words: str, views: Any = None, **options: Any) -> None:
