@@ -20,7 +20,7 @@ from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
 from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.data.image_set import Splits
-from gvr_lightning.distributed import launch as launching
+from gvr_lightning.distributed import watch
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.errors import TrainingError, UserError
@@ -209,7 +209,7 @@ def fails(rank: int) -> None:
 
 
 def test_what_the_parent_tells(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launching, "GRACE", 3.0)
+    monkeypatch.setattr(watch, "GRACE", 3.0)
     with pytest.raises(TrainingError, match="process 1 of 2 failed: MemoryError: not enough"):
         launch(fails, (1,), 2, "gloo")
     assert "in fails" in capfd.readouterr().err

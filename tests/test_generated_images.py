@@ -688,7 +688,8 @@ def test_settings_that_look_like_numbers_are_text_where_text_is_meant() -> None:
 
 
 def test_the_help_names_every_setting_and_its_default() -> None:
-    lines = dict(line.split(maxsplit=1) for line in sample_help().splitlines() if line.startswith("  "))
+    settings = [line for line in sample_help().splitlines() if line[:2] == "  " and line[2] != " "]
+    lines = dict(line.split(maxsplit=1) for line in settings)
     defaults = ("ckpt=null", "out=samples.png", "n=64", "seed=0", "weights=ema", "batch_size=100", "bf16=false")
     assert lines.keys() == {*defaults, "device=auto", "trust=null", "export=null", "sampler=ddim"}
 
