@@ -26,7 +26,10 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import OmegaConf
 from pool import Pool
 from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, tiny_run, weights
+from test_any_network import B as ROWS
+from test_any_network import made
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
 from gvr_lightning.app.build import build_data, build_task
@@ -431,6 +434,27 @@ def test_a_batch_that_the_processes_cannot_share(four: Pool, overrides: list[str
 def test_no_gradient_scaler_for_sharded_weights(two: Pool, precision: str) -> None:
     with pytest.raises(AssertionError, match=f"UserError: trainer.precision={precision}: with trainer=fsdp use"):
         two(told, ["trainer=fsdp", f"trainer.precision={precision}"])
+
+
+def any_network_in_ddp() -> tuple[float, list[Tensor]]:
+    """Half of a batch, through DDP round a network of its own."""
+    model, views, target = made("its own")
+    rows = slice(dist.get_rank() * ROWS // 2, (dist.get_rank() + 1) * ROWS // 2)
+    parallel = DistributedDataParallel(model)
+    loss = GradientVariance(alpha=3.0)(parallel, F.cross_entropy, [v[rows] for v in views], target[rows])
+    loss.total.backward()
+    return loss.penalty.item(), [p.grad for p in model.parameters()]  # type: ignore[misc]
+
+
+def test_in_a_plain_ddp_loop_it_is_the_global_batch_s(two: Pool) -> None:
+    model, views, target = made("its own")
+    whole = GradientVariance(alpha=3.0)(model, F.cross_entropy, views, target)
+    whole.total.backward()
+    found = two(any_network_in_ddp)
+    assert sum(penalty for penalty, _ in found) / 2 == pytest.approx(whole.penalty.item(), rel=1e-12)
+    for _, grads in found:
+        for ours, p in zip(grads, model.parameters(), strict=True):
+            torch.testing.assert_close(ours, p.grad, rtol=1e-10, atol=1e-14)
 
 
 # --- figures
