@@ -318,6 +318,25 @@ def sharded() -> None:
         torch.testing.assert_close(shard.full_tensor(), g, rtol=1e-6, atol=0)
 
 
+def sharded_by_rows() -> None:
+    mesh = init_device_mesh("cpu", (2,))
+    torch.manual_seed(0)
+    plain = [torch.randn(shape) for shape in ((5, 3), (1, 4), (3, 2, 5, 5), (6,))]
+    sharded = [distribute_tensor(g, mesh, [Shard(0)]) for g in plain]  # uneven; one process without rows
+    statistics = agr_statistics(sharded, "row")
+    for key, value in agr_statistics(plain, "row").items():
+        torch.testing.assert_close(statistics[key], value)
+    agr_(sharded, "row")
+    for g, shard in zip(plain, sharded, strict=True):
+        torch.testing.assert_close(shard.full_tensor(), by_rows(g), rtol=1e-6, atol=1e-8)
+    with pytest.raises(ValueError, match="this one is divided within them"):
+        agr_([distribute_tensor(plain[0], mesh, [Shard(1)])], "row")
+
+
+def test_sharded_gradients_have_their_rows_whole(two: Pool) -> None:
+    two(sharded_by_rows)
+
+
 def test_sharded_gradients_use_the_sum_over_all_shards(two: Pool) -> None:
     two(sharded)
 

@@ -62,7 +62,7 @@ RUNS = {
     "gvr_split": ["regularizer=gvr_split"],
     "gvr_per_sample": ["regularizer=gvr_per_sample"],
     "agr": ["regularizer=agr", "task.clip_norm=0.5"],
-    "gvr_agr": ["regularizer=gvr_agr", "optimizer=adam"],
+    "gvr_agr": ["regularizer=gvr_agr", "optimizer=adam", "regularizer.wrap.granularity=row"],
     "sam": ["regularizer=sam"],
     "sam_agr": ["regularizer=sam_agr", "regularizer.wrap.adaptive=true", "task.clip_norm=0.5"],
     "consistency": ["regularizer=consistency"],

@@ -36,8 +36,8 @@ def agr_(grads: Iterable[Tensor | None], granularity: str = "tensor") -> None:
         raise ValueError(f"granularity must be {' or '.join(GRANULARITIES)}, got {granularity!r}")
     if granularity == "row":
         for g in _nontrivial(grads, sparse=False):
-            if g[0].numel() > 1:
-                _by_row_(g)
+            if g.shape[1:].numel() > 1:
+                _by_row_(_with_whole_rows(g))
         return
     groups = defaultdict(list)
     buffer = torch.empty(_BLOCKS[torch.get_num_threads() > 1], dtype=torch.float32, device="cpu")
@@ -111,6 +111,16 @@ def _together_(grads: list[Tensor]) -> None:
         grads = [torch.view_as_real(g.conj() if g.is_conj() else g) for g in grads]
         sizes = [size.unsqueeze(-1) for size in sizes]
     torch._foreach_mul_(grads, sizes)
+
+
+def _with_whole_rows(g: Tensor) -> Tensor:
+    """Of a DTensor whose rows are divided among the processes, as FSDP does, those that are here."""
+    if not hasattr(g, "placements"):
+        return g
+    if any(getattr(place, "dim", 0) > 0 for place in g.placements):
+        raise ValueError("granularity='row' takes DTensors that are divided by rows: this one is divided within them")
+    here: Tensor = g.to_local()  # type: ignore[attr-defined]
+    return here
 
 
 def _by_row_(g: Tensor) -> None:

@@ -10,6 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gvr_lightning.methods.passes import Input, Network, Pass, at_least_float32, logits_of
 
 NAMES = ("fc", "head", "classifier")  # of the last layer, or of what holds it, in most networks
+_ORIGINAL = "_orig_mod"  # what torch.compile calls the network that it wraps
 INSTEAD = "name it, head='fc' or head=model.fc, or give layers=[names of modules]"
 
 
@@ -24,8 +25,8 @@ def unwrapped(model: Network) -> Network:
             raise ValueError("nn.DataParallel runs copies of the network, which cannot be looked into: use DDP")
         if isinstance(model, DistributedDataParallel):
             model = model.module
-        elif hasattr(model, "_orig_mod"):
-            model = model._orig_mod
+        elif _ORIGINAL in model._modules:
+            model = model._modules[_ORIGINAL]
         else:
             return model
 
@@ -108,7 +109,7 @@ def _tapped(layers: Sequence[nn.Module]) -> _Tap:
 
 
 def _is_compiled(model: nn.Module) -> bool:
-    return any(hasattr(m, "_orig_mod") or m._compiled_call_impl is not None for m in model.modules())
+    return any(_ORIGINAL in m._modules or m._compiled_call_impl is not None for m in model.modules())
 
 
 def _linear(module: nn.Module) -> list[nn.Module]:
