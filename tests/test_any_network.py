@@ -48,7 +48,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
         "convnext_atto", depths=(1, 1, 1, 1), dims=(8, 8, 16, 16), num_classes=C
     ),
     "an object with .logits": lambda: OfItsOwn(Output),
-    "a dictionary with logits": lambda: OfItsOwn(lambda z: {"logits": z}),
+    "a dictionary with logits": lambda: OfItsOwn(lambda z: {"hidden": z.tanh(), "logits": z}),
     "its own": OfItsOwn,
 }
 
@@ -206,6 +206,8 @@ def test_the_last_layer_is_looked_for_where_networks_have_it() -> None:
     assert candidates(model, None) == [classifier[2]]
     model.fc = nn.Linear(4, 5)  # type: ignore[assignment]
     assert candidates(model, None) == [model.fc]
+    model.get_classifier = lambda: model.first  # type: ignore[assignment]
+    assert candidates(model, None) == [model.first]
     assert candidates(nn.Sequential(nn.Linear(1, 2), nn.Linear(2, 3)), None)[1].out_features == 3
 
 
