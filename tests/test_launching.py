@@ -24,6 +24,7 @@ from pool import Pool
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.distributed.external import LOCALHOST, Place, external_place
 from gvr_lightning.distributed.launch import _cores, _portable, launch
+from gvr_lightning.distributed.neighbours import Neighbour, neighbours
 from gvr_lightning.distributed.place import barrier, broadcast, join, largest, one_a_machine_first
 from gvr_lightning.distributed.watch import Failure, cause, failure_of
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
@@ -159,6 +160,71 @@ def test_a_process_that_is_stopped_is_ended(signals: int, tmp_path: Path) -> Non
         with pytest.raises(TrainingError, match=words), patch("gvr_lightning.distributed.watch.LOADING", 15.0):
             launch(waits, arguments, 2, "gloo", timeout=3.0)
     asking.join()
+
+
+# --- what torchrun's or srun's processes know of each other
+
+
+@pytest.fixture
+def of_two() -> Iterator[Callable[[int], tuple[Place, Any]]]:
+    """Two processes' places and their connections to one store, which process 0 keeps."""
+    kept = dist.TCPStore(LOCALHOST, 0, 2, True, wait_for_workers=False)
+
+    def place(rank: int) -> tuple[Place, Any]:
+        return Place(rank, 2, rank, 2, LOCALHOST, kept.port), dist.TCPStore(LOCALHOST, kept.port, 2, False)
+
+    yield place
+
+
+@pytest.mark.parametrize("stopped", [0, 1])
+def test_a_process_that_falls_silent_is_named_by_the_one_before_it(
+    of_two: Callable[[int], tuple[Place, Any]], stopped: int
+) -> None:
+    seconds = [0.0]
+    here, there = (Neighbour(*of_two(rank), 10.0, lambda: seconds[0]) for rank in (1 - stopped, stopped))
+    for _ in range(5):
+        there.exchange()
+        here.exchange()
+        seconds[0] += 9
+        assert not here.lost()
+    here.exchange()
+    seconds[0] += 2  # the other said nothing more for 11 of them
+    assert here.lost() == f"process {stopped} of 2"
+    here.slept()  # as if it had been this process that was stopped
+    assert not here.lost()
+    there.leave()
+    here.exchange()
+    seconds[0] += 9
+    here.exchange()
+    seconds[0] += 9
+    assert not here.lost()
+
+
+@pytest.mark.parametrize(("serves", "words"), [(True, "process 0 of 3"), (False, "the store at 127.0.0.1:7")])
+def test_a_store_that_does_not_answer_is_named_by_who_keeps_it(serves: bool, words: str) -> None:
+    seconds = [0.0]
+    here = Neighbour(Place(1, 3, 1, 3, LOCALHOST, 7, serves), None, 10.0, lambda: seconds[0])
+    seconds[0] = 9
+    assert not here.lost()
+    seconds[0] = 11
+    assert here.lost() == words
+
+
+def test_processes_watch_each_other_as_long_as_they_work(of_two: Callable[[int], tuple[Place, Any]]) -> None:
+    """Two that work and end, one after the other; then one whose neighbour never comes."""
+    told: list[str] = []
+    ended = threading.Event()
+
+    def end(error: TrainingError) -> None:
+        told.append(str(error))
+        ended.set()
+
+    with patch("gvr_lightning.distributed.neighbours.BEAT", 0.05):
+        with neighbours(of_two(0)[0], 2.0, end), neighbours(of_two(1)[0], 2.0, end):
+            pass
+        with patch.dict(os.environ, TORCHELASTIC_RESTART_COUNT="1"), neighbours(of_two(0)[0], 2.0, end):
+            assert told == [] and ended.wait(HANG)
+    assert told == ["process 1 of 2 has shown no sign of life for 2 s (trainer.timeout), as if it had been stopped"]
 
 
 # --- four processes that are told to be on two machines

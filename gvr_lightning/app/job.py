@@ -1,5 +1,9 @@
 """One job of the command line: the run itself, in as many processes as it wants, or on with one that was stopped."""
 
+import os
+import sys
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +18,7 @@ from gvr_lightning.config.moved import current
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.external import Place
 from gvr_lightning.distributed.launch import launch
+from gvr_lightning.distributed.neighbours import neighbours
 from gvr_lightning.distributed.place import broadcast, join
 from gvr_lightning.errors import Interrupted, TrainingError
 from gvr_lightning.recording.summary import read_summary, write_failure
@@ -38,9 +43,11 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], place: Place | No
     """
     cfg = OmegaConf.create(current(OmegaConf.to_container(cfg)))
     if place is not None:
-        join(place, backend(cfg.trainer), cfg.trainer.get("timeout", TIMEOUT))
+        patience = cfg.trainer.get("timeout", TIMEOUT)
+        join(place, backend(cfg.trainer), patience)
         folder = Path(broadcast(str(folder)))
-        with taken(folder, place.rank == 0):
+        config: Any = OmegaConf.to_container(cfg, resolve=True)
+        with neighbours(place, patience, partial(_give_up, folder, config)), taken(folder, place.rank == 0):
             return run(_settled(cfg, folder), folder, overrides)
     with taken(folder):
         done = _finished(cfg, folder) if cfg.resume == "auto" else None
@@ -65,6 +72,14 @@ def _train_in(processes: int, cfg: DictConfig, folder: Path, overrides: list[str
             write_failure(folder, config, stop)
         raise
     return read_summary(folder)
+
+
+def _give_up(folder: Path, config: dict[str, Any], error: TrainingError) -> None:
+    """End this process, which may be waiting for a lost one: what started it then ends the others."""
+    print(f"error: {error}; continue with resume={folder}", file=sys.stderr, flush=True)
+    with suppress(OSError):
+        write_failure(folder, config, error)
+    os._exit(1)
 
 
 def _run(config: dict[str, Any], folder: Path, overrides: list[str]) -> None:
