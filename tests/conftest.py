@@ -1,5 +1,6 @@
 """Set before torch loads, so that the suite does not crawl: its tensors are too small for two threads."""
 
+import copy
 import hashlib
 import io
 import os
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 from filelock import FileLock
+from hydra._internal import defaults_list
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from omegaconf import OmegaConf
 
@@ -16,6 +19,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
 
 import torch  # not before the lines above
+from painting import unpainted
 from pool import Pool
 from torch._subclasses import FakeTensorMode
 
@@ -99,6 +103,45 @@ def files_are_parsed_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(OmegaConf, "load", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def choices_are_listed_where_needed() -> Iterator[None]:
+    """Hydra lists all choices for each entry of each defaults list, which only an interpolated entry asks for.
+
+    That is half of the time of a composition.
+    """
+    make = defaults_list._create_interpolation_map
+
+    def where_needed(overrides: Any, entries: list[Any], self_added: bool) -> Any:
+        needed = any(entry.is_interpolation() for entry in entries)
+        return make(overrides, entries, self_added) if needed else None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(defaults_list, "_create_interpolation_map", where_needed)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def settings_are_parsed_once() -> Iterator[None]:
+    """As the files: most of the settings of a composition are those of the one before."""
+    parse, kept = OverridesParser.parse_rule, {}
+
+    def once(self: OverridesParser, text: str, rule: str) -> Any:
+        if (text, rule) not in kept:
+            kept[text, rule] = parse(self, text, rule)
+        return copy.deepcopy(kept[text, rule])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OverridesParser, "parse_rule", once)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def curves_are_not_painted() -> Iterator[None]:
+    """``curves.png`` is drawn up and an empty picture saved: painting it would take half of a tiny run."""
+    with unpainted():
         yield
 
 

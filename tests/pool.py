@@ -14,6 +14,8 @@ import torch.distributed as dist
 from gvr_lightning.distributed.external import LOCALHOST, Place
 from gvr_lightning.distributed.place import join
 
+# by a process that has loaded torch and Lightning once, where there is such a thing
+START = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
 LONGEST = 300.0  # seconds that a call may take, its imports in a busy machine among them
 
 
@@ -30,7 +32,9 @@ class Pool:
     def __init__(
         self, processes: int, machines: int = 1, longest: float = LONGEST, store: dist.TCPStore | None = None
     ) -> None:
-        context, here = mp.get_context("spawn"), processes // machines
+        context, here = mp.get_context(START), processes // machines
+        if START == "forkserver":
+            context.set_forkserver_preload(["gvr_lightning.app.run"])
         self.store = store or dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
         self.longest, self.ends, self.workers = longest, [], []
         self._numbers = itertools.count()

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from matplotlib.figure import Figure
-from PIL import Image
+from painting import painted, unpainted
 
 from gvr_lightning.app.run import run
 from gvr_lightning.config.folder import conf_folder
@@ -17,30 +16,20 @@ from gvr_lightning.data.datamodule import ViewsDataModule
 TINY = ["name=test", "trainer=cpu", "epochs=2", "batch_size=32", "data.max_train=80", "data.val_fraction=0.05"]
 TINY_CNN = ["model.width=8", "model.groups=4"]
 TINY_UNET = ["model.widths=[8,8]", "model.groups=4", "model.attention=[false,false]"]
-_PAINT = Figure.savefig
 TINY_DDPM = ["task=ddpm", *TINY_UNET, "sampler.steps=3", "generation.num_images=70", "generation.grid=4"]
 
 
 def tiny_run(folder: Path, *overrides: str, cnn: bool = True, curves: bool = False) -> dict[str, Any]:
     """A run of a few updates in ``folder``; returns its summary.
 
-    ``curves.png`` is drawn up and, but for ``curves``, not painted, which would take half of the run.
+    ``curves.png`` is drawn up and, but for ``curves``, not painted.
     """
     cnn = cnn and "task=ddpm" not in overrides  # a U-Net has other keys
     folder.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=[*TINY, *(TINY_CNN if cnn else []), *overrides])
-    with pytest.MonkeyPatch.context() as patch:
-        if not curves:
-            patch.setattr(Figure, "savefig", _unpainted)
+    with painted() if curves else unpainted():
         return run(cfg, folder)
-
-
-def _unpainted(figure: Figure, target: Any, **options: Any) -> None:
-    if Path(str(target)).name == "curves.png":
-        Image.new("L", (1, 1)).save(target)
-    else:
-        _PAINT(figure, target, **options)
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int, signum: int) -> None:

@@ -97,7 +97,6 @@ def test_the_closed_form_is_double_backward_s(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "before"),
     [
-        ("torchvision resnet18", False),
         ("its own", True),
         ("an object with .logits", False),
         ("an object with .logits", True),

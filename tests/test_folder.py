@@ -110,7 +110,7 @@ def test_metrics_are_those_of_the_checkpoint(damage: str, finished: Callable[...
 
 FILES = ["config.yaml", ".hydra/overrides.yaml", ".hydra/started.json", "metrics.csv", "summary.json", "curves.png"]
 FILES += ["checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/best.ckpt"]
-HOWS = ["empty", "cut", "garbage", "gone", "folder", "bit"]
+HOWS = ["empty", "gone", "folder", "bit"]  # experiments/robustness has more, in processes that are killed
 
 
 def damaged(path: Path, how: str) -> None:
@@ -121,8 +121,7 @@ def damaged(path: Path, how: str) -> None:
     elif how != "gone":
         flipped = bytearray(content)
         flipped[len(flipped) // 2] ^= 4
-        path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "garbage": b"{[: - \t!!python/object:x",
-                          "bit": bytes(flipped)}[how])  # fmt: skip
+        path.write_bytes(bytes(flipped) if how == "bit" else b"")
 
 
 @pytest.mark.parametrize("how", HOWS)

@@ -15,6 +15,7 @@ from matplotlib import pyplot
 from matplotlib.collections import PathCollection
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure as Drawing
+from painting import painted
 from PIL import Image
 
 from gvr_lightning.recording.curves import draw_curves
@@ -854,7 +855,8 @@ def draw_run(folder: Path, rows: list[dict[str, Any]]) -> None:
         writer = csv.DictWriter(file, list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)
-    draw_curves(folder / "metrics.csv", folder / "curves.png", "a title")
+    with painted():
+        draw_curves(folder / "metrics.csv", folder / "curves.png", "a title")
 
 
 def panels(drawing: Drawing) -> dict[str, dict[str, tuple[list[float], list[float]]]]:
@@ -928,7 +930,8 @@ def test_without_figures_there_is_no_picture(tmp_path: Path, drawn: list[Drawing
 
 def test_a_finished_run_leaves_its_curves(finished: Callable[..., Path], tmp_path: Path, drawn: list[Drawing]) -> None:
     folder = finished("regularizer=gvr", curves=True)
-    draw_curves(folder / "metrics.csv", tmp_path / "curves.png", "test")
+    with painted():
+        draw_curves(folder / "metrics.csv", tmp_path / "curves.png", "test")
     assert (tmp_path / "curves.png").read_bytes() == (folder / "curves.png").read_bytes()
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[:2]

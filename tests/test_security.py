@@ -382,10 +382,10 @@ def test_ten_thousand_mutated_files_are_an_error_or_arrays_as_they_should_be() -
         b"filenames": ["a"],
     }
     files = [pickle.dumps(content, protocol) for protocol in range(6)]
-    files = [raw.replace(b"\0" * 3000, b"\0" * 3000) for raw in files]
+    told = {raw: [i for i, byte in enumerate(raw) if byte] for raw in files}  # an image's zeros say nothing
     for _ in range(10_000):
-        raw = bytearray(choose.choice(files))
-        places = [i for i in range(len(raw)) if raw[i]] if len(raw) > 3072 else list(range(len(raw)))
+        raw = bytearray(chosen := choose.choice(files))
+        places = told[chosen]
         for _ in range(choose.randint(1, 4)):
             at, to = choose.choice(places), choose.randrange(len(raw) or 1)
             how = choose.randrange(4)
