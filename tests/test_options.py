@@ -320,12 +320,22 @@ def test_a_network_without_parts_is_refused_where_it_is_called() -> None:
         GradientVariance(layers="last_stage")(nn.Linear(6, C).double(), F.cross_entropy, x, y)
 
 
-def test_both_parts_of_a_backbone_are_compiled_and_the_head_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    compiled: list[nn.Module] = []
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compiled.append(module))
-    model = network()
-    model.compile_backbone()
-    assert compiled == [model.backbone.early, model.backbone.last_stage]
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at every input's
+def test_each_part_of_a_backbone_is_compiled_as_a_whole_and_the_head_is_not() -> None:
+    """Also where it is a container of torch's own, of blocks of the project's."""
+    graphs: list[int] = []
+
+    def look(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        graphs.append(sum(node.op.startswith("call") for node in graph.graph.nodes))
+        return graph.forward
+
+    torch.compiler.reset()
+    model, x = network(), torch.randn(4, 6, dtype=torch.float64)
+    model.backbone.early = nn.Sequential(nn.Linear(6, 9), nn.Sequential(nn.Tanh(), nn.Sigmoid())).double()
+    expected = model(x)
+    model.compile_backbone(backend=look)
+    torch.testing.assert_close(model(x), expected)
+    assert graphs == [3, 2]  # a linear layer and its activation
 
 
 class Attention(nn.Module):

@@ -164,7 +164,7 @@ def test_a_compiled_backbone_trains_as_the_eager_one(tmp_path: Path, penalty: di
         torch.manual_seed(0)
         model = resnet((1, 8, 8), 4, [4, 4], 1)
         if compiled:  # the eager backend: what is tested is the graph, and the code generator takes a minute
-            model.compile_backbone = lambda m=model: [part.compile(backend="aot_eager") for part in m.backbone]  # type: ignore[method-assign]
+            model.compile_backbone = partial(model.compile_backbone, backend="aot_eager")  # type: ignore[method-assign]
         runs.append(task(model, penalty=GradientVariance(0.1, **penalty), compile=compiled))
         fit(runs[-1], data(), tmp_path)
     assert_equal(runs[0].model, runs[1].model, 1e-4)
