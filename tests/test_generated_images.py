@@ -88,7 +88,7 @@ def recording(image_shape: tuple[int, int, int], num_classes: int, **_: Any) -> 
 
 
 def flat(module: nn.Module) -> Tensor:
-    return torch.cat([p.detach().flatten() for p in module.parameters()])
+    return torch.cat([p.detach().cpu().flatten() for p in module.parameters()])
 
 
 def saved(run: Path, prefix: str, name: str = "last.ckpt") -> Tensor:
