@@ -57,7 +57,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(path.stem, None)
 
 
-ELSEWHERE = ("hugging-face.md",)  # what test_hugging_face.py runs, where transformers is installed
+ELSEWHERE = ("hugging-face.md", "tutorial.md")  # what tests of their own run
 
 
 @pytest.mark.parametrize("page", [p for p, text in TEXTS.items() if blocks(text, "python") and p not in ELSEWHERE])
