@@ -1,12 +1,13 @@
 """Gradient regularization for PyTorch: GVR, AGR, and the framework to train with them.
 
-The names below import torch only, and only when they are first used.
+The names below import torch only, and only when they are first used; GradientRegularization imports Lightning.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gvr_lightning.callbacks.gradient_regularization import GradientRegularization
     from gvr_lightning.distributed.batch import over_batch
     from gvr_lightning.methods.agr import AGR, agr_
     from gvr_lightning.methods.consistency import Consistency
@@ -24,6 +25,7 @@ __all__ = [
     "SAM",
     "ACProp",
     "Consistency",
+    "GradientRegularization",
     "GradientVariance",
     "LabelSmoothing",
     "Penalty",
@@ -39,6 +41,7 @@ _HOME = {
     "AGR": "gvr_lightning.methods.agr",
     "agr_": "gvr_lightning.methods.agr",
     "Consistency": "gvr_lightning.methods.consistency",
+    "GradientRegularization": "gvr_lightning.callbacks.gradient_regularization",
     "GradientVariance": "gvr_lightning.methods.gvr.penalty",
     "LabelSmoothing": "gvr_lightning.methods.label_smoothing",
     "Penalty": "gvr_lightning.methods.penalty",

@@ -58,7 +58,7 @@ def links(text: str) -> list[str]:
 
 
 def _check_train(words: list[str]) -> None:
-    words = expand(words)
+    words = [w for w in expand(words) if w != "--help"]
     overrides = [w for w in separate(words)[2] if w != "..." and (w == "resume=auto" or not w.startswith("resume="))]
     check([re.sub(r"^(seed=\d+),.*", r"\1", w) for w in overrides], multirun="-m" in words)  # one seed is like another
 

@@ -19,6 +19,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from runs import TINY, TINY_CNN, TINY_DDPM, stop_after, weights
 
+from gvr_lightning import __version__
+from gvr_lightning.app.sample import main as sample
 from gvr_lightning.app.train import _beside_the_first
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.identity import config_hash
@@ -26,6 +28,7 @@ from gvr_lightning.config.resume import continue_run
 from gvr_lightning.config.sweep import Outcome
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.errors import UserError
+from gvr_lightning.report.cli import main as report
 
 ROOT = Path(__file__).parents[1]
 SMALL = [*TINY, *TINY_CNN]
@@ -271,6 +274,30 @@ def test_help_is_the_project_s_own(
     assert main(monkeypatch, tmp_path, "seed=1", flag) == 0
     printed = capsys.readouterr()
     assert printed.out.startswith("Trains image classifiers") and not printed.err and not list(tmp_path.iterdir())
+
+
+def test_the_version_is_the_project_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(monkeypatch, tmp_path, "seed=1", "--version") == 0
+    for entry in (sample, report):
+        monkeypatch.setattr(sys, "argv", ["command", "--version"])
+        entry()
+    assert capsys.readouterr().out.splitlines() == [f"gvr_lightning {__version__}"] * 3 and not list(tmp_path.iterdir())
+
+
+def test_help_knows_one_s_own_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine" / "model").mkdir(parents=True)
+    (tmp_path / "mine" / "model" / "own.yaml").write_text("# my network\n_target_: mine.net\n")
+    for given in (["hydra.searchpath=[file://mine]"], ["--config-dir", "mine"]):
+        assert main(monkeypatch, tmp_path, "--help", *given) == 0
+        assert "    +own                  my network\n" in capsys.readouterr().out
+    assert main(monkeypatch, tmp_path, "--help", "hydra.searchpath=[file://nowhere]") == 2
+    assert capsys.readouterr().err == (
+        f"error: hydra.searchpath=[file://nowhere]: there is no folder {tmp_path / 'nowhere'}\n"
+    )
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])

@@ -14,11 +14,13 @@ from omegaconf import OmegaConf
 from gvr_lightning.config import folder
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder, group_options
-from gvr_lightning.config.help import WIDTH, help_page
+from gvr_lightning.config.help import help_page
+from gvr_lightning.config.sampling import sample_help
 from gvr_lightning.config.schema import rule_of
 from gvr_lightning.config.signatures import _of_object, locate
 from gvr_lightning.config.source_code import from_source
 from gvr_lightning.errors import UserError
+from gvr_lightning.report.settings import report_help
 
 GROUPS = group_options()
 # as few command lines as have every option of every group
@@ -505,8 +507,7 @@ def test_the_check_imports_little() -> None:
 
 
 def test_the_help_page_shows_every_group_option_and_key() -> None:
-    page = help_page()
-    assert max(map(len, page.splitlines())) <= WIDTH == 100
+    page = help_page(width=100)
     for group, options in GROUPS.items():
         assert f"  {group}" in page
         for option in options:
@@ -528,8 +529,31 @@ def test_the_help_page_shows_every_group_option_and_key() -> None:
         "*digits scikit-learn's bundled handwritten digits: 1,797 grey images of 8x8 pixels",
         "gvr_split GVR at the cost of plain training: each view is a random half of the batch",
         "gvr_cifar100 CIFAR-100, ResNet-18, 200 epochs: the published GVR row",
-        "optimizer acprop, adam, adamw, adan, rmsprop, *sgd",
+        "*sgd torch's SGD with momentum 0.9",
     ):
         assert row in rows, row
     for fragment in ("regularizer=gvr alpha=0.01", "--cfg job", "summary.json", "resume=outputs/", "experiment=gvr_"):
         assert fragment in page
+
+
+@pytest.mark.parametrize(("columns", "width"), [("40", 80), ("80", 80), ("93", 93), ("300", 100)])
+def test_the_help_is_as_wide_as_the_terminal_and_loses_no_word(
+    columns: str, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    for page in (help_page, sample_help, report_help):
+        lines = page().splitlines()
+        assert width - 8 < max(map(len, lines)) <= width, page
+        monkeypatch.setenv("COLUMNS", "100")
+        assert " ".join(lines).split() == page().split(), page
+        monkeypatch.setenv("COLUMNS", columns)
+
+
+def test_the_help_shows_options_of_one_s_own(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "mine.yaml").write_text("# two layers\n_target_: mine.net\n")
+    rows = [" ".join(line.split()) for line in help_page([tmp_path]).splitlines()]
+    assert "+mine two layers" in rows and "+mine two layers" not in help_page()
+    assert help_page([tmp_path], 100).replace("    +mine                 two layers\n", "") == help_page(
+        width=100
+    ).replace("default)", "default, + of your own)")

@@ -10,7 +10,7 @@ from hydra.errors import MissingConfigException
 from runs import tiny_run
 
 from gvr_lightning.config.declarations import declared
-from gvr_lightning.config.folder import first_comment
+from gvr_lightning.config.folder import first_comment, group_options
 from gvr_lightning.config.identity import config_hash
 from gvr_lightning.config.lookup import get, kind
 from gvr_lightning.config.overrides import choices, combinations, parse
@@ -144,7 +144,10 @@ def test_references_are_resolved_but_for_those_of_a_job() -> None:
 def test_a_first_comment_says_what_an_option_is() -> None:
     assert first_comment("model", "resnet20") == "0.27 M parameters"
     assert first_comment("experiment", "gvr_cifar10") == "CIFAR-10, ResNet-18, 200 epochs: the published GVR row"
-    assert first_comment("model", "small_cnn") == first_comment("model", "nothing") == ""
+    assert first_comment("model", "nothing") == ""
+    for group, options in group_options().items():
+        for option in options:
+            assert len(first_comment(group, option)) > 8, f"{group}={option}: --help has nothing to say of it"
 
 
 def test_a_signature_is_that_of_the_class_and_what_it_passes_on() -> None:

@@ -70,7 +70,8 @@ def test_the_report_and_the_check_need_neither_torch_nor_the_training_code() -> 
 
 def test_the_public_names_need_neither_lightning_nor_hydra() -> None:
     code = (
-        "import sys, gvr_lightning; [getattr(gvr_lightning, name) for name in gvr_lightning.__all__];"
+        "import sys, gvr_lightning;"
+        "[getattr(gvr_lightning, n) for n in gvr_lightning.__all__ if n != 'GradientRegularization'];"  # a callback
         "import gvr_lightning.models.resnet, gvr_lightning.data.augmentation;"
         "print(sorted({'lightning', 'hydra', 'timm', 'torchmetrics'} & set(sys.modules)))"
     )

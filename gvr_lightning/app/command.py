@@ -5,15 +5,19 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from gvr_lightning import __version__
 from gvr_lightning.errors import UserError
 
 TRACEBACK = "traceback.txt"
 
 
 def command(arguments: list[str], help_page: Callable[[], str], work: Callable[[list[str]], object]) -> None:
-    """Print the help, or what ``work(arguments)`` returns; a mistake ends in one line and exit status 2."""
+    """Print the help, the version, or what ``work(arguments)`` returns; a mistake ends in one line and status 2."""
     if not arguments or {"--help", "-h"} & set(arguments):
         print(help_page())
+        return
+    if "--version" in arguments:
+        print(f"gvr_lightning {__version__}")
         return
     try:
         print(work(arguments))

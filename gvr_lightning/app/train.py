@@ -16,6 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
+from gvr_lightning import __version__
 from gvr_lightning.app.command import keep_details
 from gvr_lightning.app.streams import unbreakable
 from gvr_lightning.config.check import check
@@ -23,6 +24,7 @@ from gvr_lightning.config.flags import separate
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.help import help_page
 from gvr_lightning.config.resume import continue_run
+from gvr_lightning.config.searchpath import own_folders
 from gvr_lightning.config.sweep import Outcome, expand, job_names, unfinished
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
@@ -37,10 +39,10 @@ def main() -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # who waits for whom is told in a line of our own
     unbreakable()
     arguments = sys.argv[1:]
-    if "--help" in arguments or "-h" in arguments:
-        print(help_page())
-        return
     try:
+        if told := _told(arguments):
+            print(told)
+            return
         sys.argv[1:] = _settled(arguments)
     except UserError as error:
         sys.exit(_complain(error, 2))
@@ -63,6 +65,20 @@ def main() -> None:
         sys.exit(_complain(f"{len(failed)} job(s) of the sweep did not finish:{lines}", 1, several=True))
 
 
+def _told(arguments: list[str]) -> str:
+    """What the line asks to be told instead of a run; "" for nothing.
+
+    Raises:
+        UserError: for a folder of own options that is not there.
+    """
+    if "--version" in arguments:
+        return f"gvr_lightning {__version__}"
+    if not {"--help", "-h"} & set(arguments):
+        return ""
+    said, _, settings = separate([a for a in arguments if a not in ("--help", "-h")])
+    return help_page([*own_folders(settings), *([Path(said.config_dir)] if said.config_dir else [])])
+
+
 def _settled(arguments: list[str]) -> list[str]:
     """The command line for Hydra, once it is right: flags first, between settings it takes none.
 
@@ -72,7 +88,7 @@ def _settled(arguments: list[str]) -> list[str]:
     said, flags, settings = separate(arguments)
     if said.shell_completion:
         return arguments
-    said, flags, settings = separate(continue_run(expand([*flags, *settings])))
+    said, flags, settings = separate(continue_run(expand([*flags, *settings], said.config_dir)))
     own = [f"hydra.searchpath=['file://{Path(said.config_dir).absolute()}']"] if said.config_dir else []
     check([*settings, *own], multirun=said.multirun)
     return [*flags, *settings, *(job_names(settings) if said.multirun else []), *_beside_the_first(said.multirun)]

@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from hydra._internal.utils import get_args_parser
 
+from gvr_lightning.config.searchpath import own_folders
 from gvr_lightning.errors import UserError
 
 
@@ -14,7 +15,7 @@ def separate(arguments: Sequence[str]) -> tuple[Namespace, list[str], list[str]]
     """What the flags say, the flags with their values as typed, and the settings.
 
     Raises:
-        UserError: for a flag that is not there, or a value that it does not take.
+        UserError: for a flag that is not there, or a value that it does not take, or a search path that leads nowhere.
     """
     parser = get_args_parser()
     parser.error = _complain  # type: ignore[method-assign]
@@ -32,6 +33,7 @@ def separate(arguments: Sequence[str]) -> tuple[Namespace, list[str], list[str]]
             )
     if said.config_dir is not None and not Path(said.config_dir).is_dir():
         raise UserError(f"--config-dir {said.config_dir}: there is no such folder")
+    own_folders(said.overrides)
     return said, flags, list(said.overrides)
 
 

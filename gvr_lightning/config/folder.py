@@ -1,5 +1,6 @@
 """Where the configs lie, and which options they offer."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -11,10 +12,16 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / "conf"
 
 
-def group_options() -> dict[str, list[str]]:
-    """Every config group with its options, both in alphabetical order."""
-    folders = sorted(path for path in conf_folder().iterdir() if path.is_dir())
-    return {folder.name: sorted(path.stem for path in folder.glob("*.yaml")) for folder in folders}
+def group_options(own: Sequence[Path] = ()) -> dict[str, list[str]]:
+    """Every config group with its options, both in alphabetical order; with those of a user's own folders."""
+    groups, bases = sorted(path.name for path in conf_folder().iterdir() if path.is_dir()), (conf_folder(), *own)
+    return {group: sorted({file.stem for base in bases for file in (base / group).glob("*.yaml")}) for group in groups}
+
+
+def option_file(group: str, option: str, own: Sequence[Path] = ()) -> Path | None:
+    """An option's file; of several the project's, as in Hydra; None if there is none."""
+    files = [base / group / f"{option}.yaml" for base in (conf_folder(), *own)]
+    return next((file for file in files if file.exists()), None)
 
 
 def chosen_by(group: str, target: str) -> str:
@@ -25,10 +32,10 @@ def chosen_by(group: str, target: str) -> str:
     return target
 
 
-def first_comment(group: str, option: str) -> str:
+def first_comment(group: str, option: str, own: Sequence[Path] = ()) -> str:
     """What the first comment of an option's file says, "" without one."""
-    path = conf_folder() / group / f"{option}.yaml"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    path = option_file(group, option, own)
+    for line in path.read_text(encoding="utf-8").splitlines() if path else []:
         if not line.startswith("#"):
             break
         if not line.startswith("# @package"):

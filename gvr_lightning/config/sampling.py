@@ -7,7 +7,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from gvr_lightning.config.check import check
-from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.columns import page_width, row
+from gvr_lightning.config.folder import conf_folder, group_options
 from gvr_lightning.config.overrides import parse
 from gvr_lightning.config.ranges import FLAG, NULL, TEXT, WORDS, Rule, one_of, whole
 from gvr_lightning.config.wording import show, suggest
@@ -29,16 +30,19 @@ SHORT = ("steps", "eta", "spacing")  # sampler.steps and so on
 INTRO = """\
 Draws images from a trained diffusion model.
 
-Usage: gvr-sample ckpt=outputs/<name>/<time> [n=64] [sampler=ddim] [steps=50] [out=grid.png] [key=value ...]
+Usage: gvr-sample ckpt=outputs/<name>/<time> [n=64] [sampler=ddim] [steps=50]
+                  [out=grid.png] [key=value ...]
 """
+FLAGS = "Flags: --help, this page; --version, the project's"
 
 
 def sample_help() -> str:
     """The page of ``--help``."""
-    lines = [f"  {name + '=' + show(default):<22} {words}" for name, (default, _, words) in SETTINGS.items()]
-    named = ", ".join(path.stem for path in sorted((conf_folder() / "sampler").glob("*.yaml")) if path.stem != "ddim")
-    group = f"  sampler=ddim           or {named}\n{'':25}steps, eta, spacing and sampler.<key> as in training"
-    return "\n".join([INTRO, "Settings and their defaults", *lines, group])
+    rows = {f"{name}={show(default)}": words for name, (default, _, words) in SETTINGS.items()}
+    named = ", ".join(option for option in group_options()["sampler"] if option != "ddim")
+    rows["sampler=ddim"] = f"or {named}; steps, eta, spacing and sampler.<key> as in training"
+    lines = [row(f"  {left}", right, 25, page_width()) for left, right in rows.items()]
+    return "\n".join([INTRO, "Settings and their defaults", *lines, f"\n{FLAGS}"])
 
 
 def read_sample_line(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:

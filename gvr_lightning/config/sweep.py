@@ -9,8 +9,10 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.experimental.callback import Callback
 from omegaconf import OmegaConf
 
-from gvr_lightning.config.folder import conf_folder, group_options
+from gvr_lightning.config import own_parts  # noqa: F401 (a resolver of conf/config.yaml, wherever jobs are started)
+from gvr_lightning.config.folder import group_options, option_file
 from gvr_lightning.config.overrides import parse
+from gvr_lightning.config.searchpath import own_folders
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.errors import UserError
 
@@ -19,29 +21,43 @@ LONGEST = 120  # bytes of what a job's folder says of it; disks take names of 25
 READY = ("+sweep=", "sweep=")
 
 
-def expand(arguments: list[str]) -> list[str]:
+def expand(arguments: list[str], config_dir: str | None = None) -> list[str]:
     """``+sweep=<name>`` replaced by what it sweeps over, so that each job's own command line says all that it is.
 
-    A key that is given beside it counts instead: ``+sweep=quick seed=7``. Any launcher and sweeper will do.
+    A key that is given beside it counts instead: ``+sweep=quick seed=7``. Any launcher and sweeper will do. A sweep may
+    be the user's, in a folder of ``hydra.searchpath`` or ``--config-dir``.
 
     Raises:
-        UserError: for a sweep that is not there, or several.
+        UserError: for a sweep that is not there or sweeps over nothing, or several.
     """
     given = [a for a in arguments if a.startswith(READY)]
     if not given:
         return arguments
     name, others = given[0].partition("=")[2], [a for a in arguments if a not in given]
-    options = group_options()["sweep"]
+    own = [*own_folders(others), *([Path(config_dir)] if config_dir else [])]
+    options = group_options(own)["sweep"]
     if len(given) > 1 or "," in name:
         raise UserError(f"{' '.join(given)}: one sweep at a time")
     if name not in options:
         raise UserError(f"{given[0]}: there is no such sweep; {suggest(name, options)}")
-    params = OmegaConf.load(conf_folder() / "sweep" / f"{name}.yaml").hydra.sweeper.params
+    params = _params(option_file("sweep", name, own), given[0])
     keys = {a.lstrip("+~").partition("=")[0] for a in others}
     keys |= {"name"} if "experiment" in keys else set()  # which has its own
     swept = [f"{key}={value}" for key, value in params.items() if key not in keys]
     # behind the flags: between overrides argparse takes none
     return [*([] if {"-m", "--multirun"} & set(others) else ["-m"]), *others, *swept]
+
+
+def _params(file: Path | None, given: str) -> Any:
+    """What a sweep's file sweeps over.
+
+    Raises:
+        UserError: for a file without.
+    """
+    params = OmegaConf.select(OmegaConf.load(file), "hydra.sweeper.params") if file else None
+    if not params:
+        raise UserError(f"{given}: {file} has no hydra.sweeper.params, the keys and their values")
+    return params
 
 
 def job_names(settings: list[str]) -> list[str]:

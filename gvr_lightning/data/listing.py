@@ -156,7 +156,7 @@ def _instead(root: Path, part: str) -> str:
     if part != "train" and others:
         named = " or ".join(f"data.test_folder={name}" for name in others[:3])
         return f"to test on the images of another one, set {named}"
-    return "an image folder has train/<class>/ and test/<class>/"
+    return "an image folder has train/<class>/ and test/<class>/; docs/pages/tutorial.md divides one that has neither"
 
 
 def _images(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gvr_lightning.config.columns import page_width, paragraph, row
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.errors import UserError
 
@@ -15,14 +16,14 @@ SETTINGS = {  # name: its default in words, what it is
     "published": ("", "a CSV of published figures by epoch, drawn dashed; may be given again"),
     "title": ("Comparison", "the page's title"),
 }
-HELP = """\
-Compares the runs in one or more folders: a page, its tables as Markdown and CSV, its figures as PNG.
-
-Usage: gvr-report DIR [DIR ...] [out=DIR/report] [metric=test/acc] [baseline=none] [published=FILE] [title=TEXT]
-
-A folder is looked through at any depth. What differs between its runs makes the groups; means, 95% intervals
-and differences to the baseline, paired by seed, are over the seeds. Runs that did not finish are listed, not averaged.
-"""
+WHAT = "Compares the runs in one or more folders: a page, its tables as Markdown and CSV, its figures as PNG."
+USAGE = """\
+Usage: gvr-report DIR [DIR ...] [out=DIR/report] [metric=test/acc]
+                  [baseline=none] [published=FILE] [title=TEXT]"""
+HOW = """\
+A folder is looked through at any depth. What differs between its runs makes the groups; means, 95% intervals and
+differences to the baseline, paired by seed, are over the seeds. Runs that did not finish are listed, not averaged."""
+FLAGS = "Flags: --help, this page; --version, the project's"
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,11 @@ class Settings:
 
 def report_help() -> str:
     """The page of ``--help``."""
-    lines = [f"  {name + '=':<12} {words} [{default}]" for name, (default, words) in SETTINGS.items() if default]
-    lines += [f"  {name + '=':<12} {words}" for name, (default, words) in SETTINGS.items() if not default]
-    return "\n".join([HELP, "Settings and their defaults", *lines])
+    width = page_width()
+    told = {name: f"{words} [{default}]" if default else words for name, (default, words) in SETTINGS.items()}
+    rows = "\n".join(row(f"  {name}=", words, 15, width) for name, words in told.items())
+    parts = [paragraph(WHAT, width), USAGE, paragraph(HOW, width), f"Settings and their defaults\n{rows}", FLAGS]
+    return "\n\n".join(parts)
 
 
 def read_report_line(arguments: Sequence[str]) -> Settings:
