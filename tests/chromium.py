@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import subprocess
 from base64 import b64decode
@@ -15,6 +16,7 @@ FLAGS = (
     *("--no-first-run", "--disable-extensions", "--disable-background-networking", "--disable-component-update"),
     *("--disable-sync", "--no-default-browser-check", "--hide-scrollbars", "--mute-audio"),
 )
+PATIENCE = 120  # seconds
 
 
 def chromium() -> str | None:
@@ -42,6 +44,13 @@ class Browser:
         self._buffer, self._number, self._session = b"", 0, ""
         self._events: list[dict[str, Any]] = []
         self.complaints: list[str] = []
+        try:
+            self._begin()
+        except (OSError, EOFError):
+            self.close()
+            raise
+
+    def _begin(self) -> None:
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
@@ -51,6 +60,10 @@ class Browser:
         return self
 
     def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, if it has not ended."""
         try:
             self._session = ""
             self.call("Browser.close")
@@ -72,10 +85,12 @@ class Browser:
         result: dict[str, Any] = found["result"]
         return result
 
-    def open(self, url: str, width: int) -> None:
-        """Load a page as wide as that, and wait until all of it is there; the complaints are its own."""
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        self.call("Emulation.setDeviceMetricsOverride", **size)
+    def resize(self, width: int) -> None:
+        """Make the page so many pixels wide."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=False)
+
+    def open(self, url: str) -> None:
+        """Load a page, and wait until all of it is there; the complaints are its own."""
         self.complaints.clear()
         self._events.clear()
         self.call("Page.navigate", url=url)
@@ -95,9 +110,10 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            more = os.read(self._in.fileno(), 1 << 20)
+            ready, _, _ = select.select([self._in], [], [], PATIENCE)
+            more = os.read(self._in.fileno(), 1 << 20) if ready else b""
             if not more:
-                raise EOFError("Chromium has ended")
+                raise EOFError("Chromium has ended" if ready else f"Chromium has said nothing for {PATIENCE} s")
             self._buffer += more
         line, _, self._buffer = self._buffer.partition(b"\0")
         message: dict[str, Any] = json.loads(line)

@@ -134,7 +134,7 @@ def _listed(labels: Sequence[str]) -> str:
 
 
 def _place(baselines: Mapping[str, Group], group: Group) -> list[tuple[Any, ...]]:
-    """A key that puts each group behind its control, and last, with their own, those that are a control themselves."""
+    """A key that puts each group behind its control: idle controls, methods, controls with methods of their own."""
     base = baselines[group.label]
-    own = (any(one is group for one in baselines.values()), natural(group.label))
+    own = (any(one is group for one in baselines.values()), not is_control(group), natural(group.label))
     return [own] if base is group else [*_place(baselines, base), own]

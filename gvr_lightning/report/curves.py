@@ -23,6 +23,7 @@ ALWAYS_ZERO = "train/penalty"  # where there is none: not drawn
 PUBLISHED = ("#000000", "#8c510a", "#5e3c99", "#01665e", "#b2182b", "#7f7f7f")
 PLOT, LINE, GAP = 3.0, 0.167, 0.07  # inches: all but the legend; a line of it, and what is between two entries
 LEGEND = 26  # characters of a line of it
+INK = 2.0  # of the seeds' lines of all methods together: the more there are, the fainter
 EDGE = 0.05  # of the frame, beyond what is drawn, as a share of it
 LONG = 10  # points of a curve whose start may leave the frame
 MARKS = 6  # on a curve, shifted from method to method so that equal curves are still told apart
@@ -70,7 +71,7 @@ def draw_bands(
     entries += [wrapped(f"published, {curve.label}", LEGEND) for curve in published]
     with panel(PLOT + _legend_height(entries)) as (figure, axes):
         for band in curves:
-            _draw_band(axes, band, metric, styles[band.label])
+            _draw_band(axes, band, metric, styles[band.label], min(0.5, INK / len(curves)))
         for i, curve in enumerate(published):
             axes.plot(curve.epochs, metric.scale * np.array(curve.values), linestyle="--", linewidth=1.3,
                       color=PUBLISHED[i % len(PUBLISHED)], label=entries[len(curves) + i])  # fmt: skip
@@ -102,9 +103,9 @@ def _legend_height(entries: Sequence[str]) -> float:
     return LINE * lines + GAP * half
 
 
-def _draw_band(axes: Any, band: Band, metric: Metric, look: Look) -> None:
+def _draw_band(axes: Any, band: Band, metric: Metric, look: Look, faint: float) -> None:
     for x, y in band.seeds:
-        axes.plot(x, metric.scale * y, color=look.colour, linewidth=0.8, alpha=0.4)
+        axes.plot(x, metric.scale * y, color=look.colour, linewidth=0.8, alpha=faint)
     mean, marked = metric.scale * band.mean, np.flatnonzero(band.measured)
     step = max(1, len(marked) // MARKS)
     axes.plot(
