@@ -161,3 +161,18 @@ def finished(shared: Path) -> Callable[..., Path]:
         return folder
 
     return get
+
+
+@pytest.fixture(scope="session")
+def site(shared: Path) -> Path:
+    """The folder of the documentation's site, which is built once."""
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    folder = shared / "site"
+    with FileLock(folder.with_suffix(".lock")):
+        if not (folder / "index.html").exists():
+            build(
+                load_config(str(Path(__file__).parents[1] / "docs" / "mkdocs.yml"), site_dir=str(folder), strict=True)
+            )
+    return folder

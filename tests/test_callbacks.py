@@ -119,6 +119,7 @@ def test_seconds_are_those_of_training_and_images_are_samples_times_views(
         "images_per_second": round(320 / 12, 1),
         "images": 320,
         "samples": 160,
+        "gradient_evaluations": 320,
     }
     rows = [row for row in read_metrics(tmp_path / "metrics.csv") if "train/seconds" in row]
     assert [(float(row["train/seconds"]), int(row["train/images"])) for row in rows] == [(6.0, 160), (12.0, 320)]
@@ -135,7 +136,21 @@ def test_seconds_go_on_after_a_resume(tmp_path: Path, clock: Clock) -> None:
     tiny_run(tmp_path, *TICKING, "epochs=1")
     clock.now += 1e6
     told = tiny_run(tmp_path, *TICKING, "epochs=3", f"resume={tmp_path}")
-    assert told["train"]["seconds"] == 9.0 and told["train"]["samples"] == 240
+    assert told["train"]["seconds"] == 9.0
+    assert told["train"]["samples"] == told["train"]["gradient_evaluations"] == 240
+
+
+def test_an_image_counts_as_often_as_its_update_takes_the_gradients(tmp_path: Path) -> None:
+    told = tiny_run(tmp_path, "regularizer=sam", "regularizer.views=2", "task.accumulate=2")
+    assert (told["train"]["images"], told["train"]["gradient_evaluations"]) == (320, 640)
+    assert told["data_size"]["train"] == 80 and told["data_size"].keys() == {"train", "val", "test"}
+
+
+def test_what_a_checkpoint_of_before_did_not_count_is_not_told() -> None:
+    throughput = Throughput()
+    throughput.load_state_dict({"seconds": 1.0, "samples": 2, "images": 4})
+    assert throughput.summary() == {"seconds": 1.0, "images_per_second": 4.0, "images": 4, "samples": 2}
+    assert throughput.state_dict()["gradient_evaluations"] is None
 
 
 class Signals:
@@ -169,7 +184,7 @@ def test_a_run_that_is_stopped_goes_on_with_the_seconds_of_its_last_update(tmp_p
     with interruption, pytest.raises(Interrupted):
         callbacks = [throughput, interruption, checkpoints]
         fit(task(ticking((1, 8, 8), 4)), source, tmp_path, callbacks=callbacks, **options)
-    expected = {"seconds": 4.5, "samples": 32, "images": 64}
+    expected = {"seconds": 4.5, "samples": 32, "images": 64, "gradient_evaluations": 64}
     assert throughput.state_dict() == expected and throughput.elapsed == 4.5
     clock.now += 50
     assert throughput.state_dict() == expected, "the clock stands"
@@ -178,12 +193,13 @@ def test_a_run_that_is_stopped_goes_on_with_the_seconds_of_its_last_update(tmp_p
     Signals(source, {})
     callbacks = [again, Checkpoints(tmp_path / "again", "val/acc")]
     fit(task(ticking((1, 8, 8), 4)), source, tmp_path, checkpoints.last_path, callbacks=callbacks, **options)
-    assert again.state_dict() == {"seconds": 6 * 2.25, "samples": 96, "images": 192}
+    assert again.state_dict() == {"seconds": 6 * 2.25, "samples": 96, "images": 192, "gradient_evaluations": 192}
     assert again.images_per_second == 192 / 13.5
 
 
 def test_before_the_first_update_there_is_no_rate() -> None:
-    assert Throughput().summary() == {"seconds": 0.0, "images_per_second": 0.0, "images": 0, "samples": 0}
+    counts = dict.fromkeys(("images", "samples", "gradient_evaluations"), 0)
+    assert Throughput().summary() == {"seconds": 0.0, "images_per_second": 0.0, **counts}
 
 
 def test_an_error_stops_the_clock(tmp_path: Path, clock: Clock) -> None:
@@ -764,6 +780,7 @@ def test_every_figure_of_the_summary(finished: Callable[..., Path]) -> None:
         "steps": 6,
         "images": 320,
         "samples": 160,
+        "gradient_evaluations": 320,
     }
     assert told.pop("versions") == {
         "python": platform.python_version(),

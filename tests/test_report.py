@@ -18,16 +18,18 @@ from PIL import Image
 
 from gvr_lightning.app.command import command
 from gvr_lightning.errors import UserError
+from gvr_lightning.report.bands import bands
 from gvr_lightning.report.cli import main
-from gvr_lightning.report.curves import bands
-from gvr_lightning.report.groups import Group, compare, set_baselines
+from gvr_lightning.report.controls import set_baselines
+from gvr_lightning.report.groups import Group, compare
 from gvr_lightning.report.metrics import Metric, number, p_value
 from gvr_lightning.report.provenance import commands
 from gvr_lightning.report.published import not_drawn, read_published
 from gvr_lightning.report.runs import find_runs
 from gvr_lightning.report.settings import read_report_line
+from gvr_lightning.report.sheets import group_record
 from gvr_lightning.report.statistics import Paired, Sample, paired, sample
-from gvr_lightning.report.tables import compared_groups, group_record
+from gvr_lightning.report.tables import compared_groups
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED_ACCURACY = "method,epoch,train_acc,test_acc\ngvr,0,5,10.5\ngvr,1,6,20.25\nsgd,0,5,11\n"
@@ -192,7 +194,7 @@ def test_alpha_splits_gvr_but_not_methods_without_a_penalty(tmp_path: Path) -> N
             fake_run(tmp_path / f"{method}_{alpha}", method, seed, alpha=alpha)
             fake_run(tmp_path / f"{method}_{alpha}_more", method, seed + 2, alpha=alpha)
     found = {row["configuration"]: (row["n"], row["baseline"]) for row in grouped(tmp_path)}
-    both = {"gvr, alpha=0.01": (2, "none"), "gvr, alpha=0.1": (2, "none")}
+    both = {"gvr, alpha=0.01": (2, "two_view"), "gvr, alpha=0.1": (2, "two_view")}
     assert found == {"none": (4, "none"), "two_view": (4, "none"), "agr": (4, "none"), **both}
 
 
@@ -259,11 +261,12 @@ def test_each_setting_has_its_own_baseline_and_table(tmp_path: Path, capsys: pyt
     page, table, _ = report(tmp_path)
     printed = capsys.readouterr().out.splitlines()
     assert printed[0] == "8 runs found, 8 averaged in 4 configurations and 2 settings."
-    assert [line.partition("%")[0] for line in printed[1:-1]] == [
+    opening = printed[: printed.index("")]
+    assert [line.partition("%")[0] for line in opening[1:]] == [
         "label_noise=none: Best test accuracy: 92.50",
         "label_noise=symmetric: Best test accuracy: 60.50",
     ]
-    assert all(f'<p class="lead">{line}</p>' in page for line in printed[:-1])
+    assert all(f'<p class="lead">{line}</p>' in page for line in opening)
     found = {(row["setting"], row["configuration"]): row["difference_mean"] for row in table}
     assert found.keys() == {(f"label_noise={n}", m) for n in ("none", "symmetric") for m in ("none", "gvr")}
     assert float(found["label_noise=none", "gvr"]) == pytest.approx(0.02)
@@ -469,7 +472,7 @@ class Cells(HTMLParser):
 
 
 def test_markdown_page_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:
-    methods(tmp_path, {"none": [0.9, 0.91, 0.935], "gvr": [0.92, 0.94, 0.93]})
+    methods(tmp_path, {"none": [0.9, 0.91, 0.935], "gvr": [0.92, 0.94, 0.96]})
     fake_run(tmp_path / "nan", metrics={"test/acc": math.nan})
     page, table, runs = report(tmp_path, "title=a *b* title")
     written = (tmp_path / "report" / "report.md").read_text()
@@ -504,7 +507,7 @@ def test_markdown_page_and_csv_hold_the_same_numbers(tmp_path: Path) -> None:
     assert float(gvr["mean"]) == pytest.approx(sum(values) / 3)
     low, high = (100 * float(gvr[f"difference_{name}"]) for name in ("low", "high"))
     assert f"[{low:+.2f}, {high:+.2f}]" in page and f"[{low:+.2f}, {high:+.2f}]" in written.replace("\\", "")
-    assert f"<td>{float(gvr['p']):.2f}</td>" in page
+    assert f"<td>{float(gvr['p']):.3f}</td>" in page
     assert (gvr["images"], gvr["images_relative"], gvr["steps_relative"]) == ("600.0", "2.0", "1.0")
     for name in re.findall(r"\]\((\S+\.png)\)", written):
         assert (tmp_path / "report" / name).exists(), name
@@ -598,7 +601,7 @@ def test_the_help_names_every_setting_with_its_default(capsys: pytest.CaptureFix
         main(arguments)
         printed = capsys.readouterr().out
         assert printed.startswith("Compares the runs") and "\n  published=   a CSV" in printed
-        for name, default in (("out", "DIR/report"), ("metric", "by task"), ("baseline", "none"), ("title", "Comp")):
+        for name, default in (("out", "DIR/report"), ("metric", "by task"), ("baseline", "control"), ("title", "Comp")):
             assert re.search(rf"\n  {name}= .*\[{default}", printed)
 
 

@@ -198,6 +198,7 @@ def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -
         "train": {**steps, **parts.throughput.summary()},
         "classes": list(map(str, parts.data.classes)),
         "data_hash": parts.data.data_hash,
+        "data_size": parts.data.sizes,
         **({"label_noise": noise} if (noise := parts.data.noise_record) else {}),
         **origin(config),
     }

@@ -8,14 +8,19 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from gvr_lightning.recording.epoch_row import epoch_row
 
+COUNTED = ("samples", "images", "gradient_evaluations")
+
 
 class Throughput(Callback):
-    """Counts training time (validation and checkpoints excluded) and images (samples times views), over resumes too."""
+    """Counts training time (validation and checkpoints excluded), images (samples times views), and of how many images
+    the gradients were taken (an image counts as often as its update takes them), over resumes too.
+    """
 
     def __init__(self) -> None:
         self.seconds = 0.0
         self.samples = 0
         self.images = 0
+        self.gradient_evaluations: int | None = 0  # None: a checkpoint of before did not count them
         self._since: float | None = None
 
     @property
@@ -31,20 +36,23 @@ class Throughput(Callback):
     def summary(self) -> dict[str, Any]:
         """What summary.json tells of it."""
         rate = round(self.images_per_second, 1)
-        return {
+        told = {
             "seconds": round(self.elapsed, 3),
             "images_per_second": rate,
             "images": self.images,
             "samples": self.samples,
         }
+        known = self.gradient_evaluations is not None
+        return told | ({"gradient_evaluations": self.gradient_evaluations} if known else {})
 
     def state_dict(self) -> dict[str, Any]:
         """The counts so far."""
-        return {"seconds": self.elapsed, "samples": self.samples, "images": self.images}
+        return {"seconds": self.elapsed, **{name: getattr(self, name) for name in COUNTED}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.seconds, self.samples, self.images = (state_dict[k] for k in ("seconds", "samples", "images"))
+        self.gradient_evaluations = state_dict.get("gradient_evaluations")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock; a run resumed within an epoch has no start of the epoch."""
@@ -63,7 +71,11 @@ class Throughput(Callback):
     ) -> None:
         """Count the batch."""
         self.samples += batch.total
-        self.images += batch.total * len(batch.views)
+        images = batch.total * len(batch.views)
+        self.images += images
+        if self.gradient_evaluations is not None:
+            task: Any = pl_module
+            self.gradient_evaluations += images * task.evaluations
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Stop the clock."""

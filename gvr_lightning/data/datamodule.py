@@ -200,6 +200,11 @@ class ViewsDataModule(LightningDataModule):
         return self._splits.test.images
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """How many images each part has."""
+        return {"train": len(self.train_index), "val": len(self.val_index), "test": len(self.test_index)}
+
+    @property
     def classes(self) -> tuple[str, ...]:
         """The names of the classes, by number."""
         return self._splits.classes

@@ -17,9 +17,10 @@ def main(args: list[str] | None = None) -> None:
 
 def _report(arguments: list[str]) -> object:
     settings = read_report_line(arguments)
+    from gvr_lightning.report.terminal import printable
     from gvr_lightning.report.write import write_report  # scipy and jinja2, half a second
 
-    return write_report(settings)
+    return printable(write_report(settings), sys.stdout.encoding)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,16 @@
-"""Curves of groups: each run put on a common grid, the mean and its interval at every point, and figures of them."""
+"""Figures of curves: means with every seed's own line, or with an interval where there are many."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from gvr_lightning.report.bands import Band, Curve, bands
 from gvr_lightning.report.figures import Figure, Look, panel, save, wrapped
 from gvr_lightning.report.groups import Group
 from gvr_lightning.report.metrics import EXPLAINED, Metric
 from gvr_lightning.report.published import ACCURACY, SCORE, Published
-from gvr_lightning.report.runs import Run
-from gvr_lightning.report.statistics import quantile
 
 X_AXES = {"epoch": "epochs", "train/seconds": "seconds of training", "train/images": "images seen"}
 PROGRESS = {"classification": ("val/acc", "test/acc"), "ddpm": ("val/loss", "test/loss")}  # the first that was logged
@@ -22,33 +20,13 @@ BY_EPOCH = (
 )
 ALWAYS_ZERO = "train/penalty"  # where there is none: not drawn
 
-POINTS = 200  # of a grid, at most
 PUBLISHED = ("#000000", "#8c510a", "#5e3c99", "#01665e", "#b2182b", "#7f7f7f")
 PLOT, LINE, GAP = 3.0, 0.167, 0.07  # inches: all but the legend; a line of it, and what is between two entries
 LEGEND = 26  # characters of a line of it
+INK = 2.0  # of the seeds' lines of all methods together: the more there are, the fainter
+EDGE = 0.05  # of the frame, beyond what is drawn, as a share of it
 LONG = 10  # points of a curve whose start may leave the frame
 MARKS = 6  # on a curve, shifted from method to method so that equal curves are still told apart
-
-
-@dataclass(frozen=True)
-class Band:
-    """A mean curve; ``low`` and ``high`` are its 95% interval over the seeds, None for one run."""
-
-    label: str
-    x: np.ndarray
-    mean: np.ndarray
-    low: np.ndarray | None = None
-    high: np.ndarray | None = None
-
-
-def bands(groups: Sequence[Group], x: str, y: str) -> list[Band]:
-    """One band a group that logged ``y``; x and y are columns of metrics.csv."""
-    found = []
-    for group in groups:
-        curves = [curve for run in group.runs.values() if len((curve := _curve(run, x, y))[0])]
-        if curves:
-            found.append(_band(group.label, curves))
-    return found
 
 
 def draw_logged_curves(
@@ -93,42 +71,14 @@ def draw_bands(
     entries += [wrapped(f"published, {curve.label}", LEGEND) for curve in published]
     with panel(PLOT + _legend_height(entries)) as (figure, axes):
         for band in curves:
-            _draw_band(axes, band, metric, styles[band.label])
+            _draw_band(axes, band, metric, styles[band.label], min(0.5, INK / len(curves)))
         for i, curve in enumerate(published):
             axes.plot(curve.epochs, metric.scale * np.array(curve.values), linestyle="--", linewidth=1.3,
                       color=PUBLISHED[i % len(PUBLISHED)], label=entries[len(curves) + i])  # fmt: skip
-        _set_frame(axes, curves, published, metric)
+        _set_frame(axes, _drawn(curves, published, metric), metric)
         axes.set(xlabel=X_AXES[x], ylabel=metric.heading)
         figure.legend(loc="outside lower center", ncols=2)
         return save(figure, file, _caption(curves, x, metric, published))
-
-
-def _curve(run: Run, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """The points of a run, the last of equal x; a row without x has that of the row before."""
-    points: dict[float, float] = {}
-    at = None
-    for row in run.rows:
-        at = row.get(x, at)
-        if y in row and at is not None and np.isfinite(row[y]):
-            points[at + 1 if x == "epoch" else at] = row[y]  # epochs count from 0 in the file
-    order = sorted(points)
-    return np.array(order), np.array([points[value] for value in order])
-
-
-def _band(label: str, curves: list[tuple[np.ndarray, np.ndarray]]) -> Band:
-    """Over the range that all runs have; there a straight line joins a run's points."""
-    low, high = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-    if low > high:  # nothing in common: the runs' last points
-        return Band(label, *(np.array([np.mean([curve[i][-1] for curve in curves])]) for i in (0, 1)))
-    grid = np.unique(np.concatenate([x for x, _ in curves]))
-    grid = grid[(grid >= low) & (grid <= high)]
-    grid = grid if len(grid) <= POINTS else np.linspace(low, high, POINTS)
-    values = np.stack([np.interp(grid, x, y) for x, y in curves])
-    mean, n = values.mean(0), len(curves)
-    if n == 1:
-        return Band(label, grid, mean)
-    half = quantile(n - 1) * values.std(0, ddof=1) / np.sqrt(n)
-    return Band(label, grid, mean, mean - half, mean + half)
 
 
 def _first_logged(groups: Sequence[Group], names: Sequence[str]) -> str:
@@ -153,53 +103,78 @@ def _legend_height(entries: Sequence[str]) -> float:
     return LINE * lines + GAP * half
 
 
-def _draw_band(axes: Any, band: Band, metric: Metric, look: Look) -> None:
-    mean = metric.scale * band.mean
-    step = max(1, len(band.x) // MARKS)
+def _draw_band(axes: Any, band: Band, metric: Metric, look: Look, faint: float) -> None:
+    for x, y in band.seeds:
+        axes.plot(x, metric.scale * y, color=look.colour, linewidth=0.8, alpha=faint)
+    mean, marked = metric.scale * band.mean, np.flatnonzero(band.measured)
+    step = max(1, len(marked) // MARKS)
     axes.plot(
         *(band.x, mean),
         color=look.colour,
-        linewidth=3.5 if look.index == 0 else 1.8,  # the baseline can be seen under a curve that equals it
-        marker=look.marker,
+        linewidth=2.8 if look.index == 0 else 1.8,  # the baseline can be seen under a curve that equals it
+        marker=look.marker if len(marked) else None,
         markersize=5,
-        markevery=(look.index % step, step),
+        markevery=list(map(int, marked[look.index % step :: step])),
         markeredgecolor="white",
         markeredgewidth=0.5,
         label=wrapped(band.label, LEGEND),
     )
-    if band.low is not None and band.high is not None:
-        low = metric.scale * band.low
-        low = np.where(mean > 0, np.maximum(low, 1e-3 * mean), low)  # of what is positive: a log scale lacks zero
-        axes.fill_between(band.x, low, metric.scale * band.high, color=look.colour, alpha=0.15, linewidth=0)
+    for low, high in _edges(band, metric):
+        axes.fill_between(band.x, low, high, color=look.colour, alpha=0.15, linewidth=0)
 
 
-def _set_frame(axes: Any, curves: Sequence[Band], published: Sequence[Published], metric: Metric) -> None:
-    """Limits by the means: the band of two seeds alone may be a dozen times as wide as what there is to see."""
+def _edges(band: Band, metric: Metric) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of the interval, if it is drawn; of what is positive at least 0.001 of the mean: a log scale lacks zero."""
+    if band.edges is None:
+        return []
+    mean, low, high = (metric.scale * y for y in (band.mean, *band.edges))
+    return [(np.where(mean > 0, np.maximum(low, 1e-3 * mean), low), high)]
+
+
+def _drawn(curves: Sequence[Band], published: Sequence[Published], metric: Metric) -> list[Curve]:
+    """Every line and edge of a figure, in its own units."""
+    found = [(x, metric.scale * y) for band in curves for x, y in [(band.x, band.mean), *band.seeds]]
+    found += [(band.x, edge) for band in curves for pair in _edges(band, metric) for edge in pair]
+    return [*found, *((np.array(p.epochs), metric.scale * np.array(p.values)) for p in published)]
+
+
+def _set_frame(axes: Any, lines: Sequence[Curve], metric: Metric) -> None:
+    """Limits by what is drawn."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
-    points = [(band.x, band.mean) for band in curves] + [(np.array(p.epochs), np.array(p.values)) for p in published]
-    low = metric.scale * min(y.min() for _, y in points)
-    high = metric.scale * max(_settled(x, y, metric).max() for x, y in points)
+    low, high = _limits(lines, metric)
     if metric.name == "train/penalty" and low > 0 and high > 20 * low:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.5, high * 1.5)
     else:
-        edge = 0.15 * (high - low) or abs(high) * 0.05 or 1.0
+        edge = EDGE * (high - low) or abs(high) * 0.05 or 1.0
         axes.set_ylim(low - edge, high + edge)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10], integer=True))
     if axes.get_xlim()[1] >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def _settled(x: np.ndarray, y: np.ndarray, metric: Metric) -> np.ndarray:
-    """The values that the frame must hold: of long curves that fall, the first tenth may leave it."""
-    late = x >= x[0] + (x[-1] - x[0]) / 10
-    return y[late] if metric.direction < 0 and len(x) >= LONG else y
+def _limits(lines: Sequence[Curve], metric: Metric) -> tuple[float, float]:
+    """Of all that is drawn, but for the bad start of long curves."""
+    low = min(_settled(x, y, metric, 1).min() for x, y in lines)
+    high = max(_settled(x, y, metric, -1).max() for x, y in lines)
+    return float(low), float(high)
+
+
+def _settled(x: np.ndarray, y: np.ndarray, metric: Metric, direction: int) -> np.ndarray:
+    """The values that the frame must hold; where they get better in this direction, the first quarter may leave it."""
+    late = x >= x[0] + (x[-1] - x[0]) / 4
+    return y[late] if metric.direction == direction and len(x) >= LONG else y
 
 
 def _caption(curves: Sequence[Band], x: str, metric: Metric, published: Sequence[Published]) -> str:
-    text = f"{metric.capitalized} over {X_AXES[x]}"
-    if any(band.low is not None for band in curves):
-        text += ": mean over the seeds, band: its 95% interval"
-    parts = [f"{text}.", EXPLAINED.get(metric.name, ""), "Dashed: published, not measured here." if published else ""]
+    text, lines = f"{metric.capitalized} over {X_AXES[x]}", _drawn(curves, published, metric)
+    shown = ["thin: each seed"] if any(band.seeds for band in curves) else []
+    shown += ["band: its 95% interval"] if any(band.edges for band in curves) else []
+    text += f": mean over the seeds, {', '.join(shown)}" if shown else ""
+    low, high = _limits(lines, metric)
+    edge = EDGE * (high - low)
+    outside = any(y.min() < low - edge or y.max() > high + edge for _, y in lines)
+    parts = [f"{text}.", EXPLAINED.get(metric.name, ""), "The start lies outside the frame." if outside else ""]
+    parts.append("Dashed: published, not measured here." if published else "")
     return " ".join(part for part in parts if part)

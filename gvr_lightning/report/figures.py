@@ -74,6 +74,12 @@ class SeedValues:
     mean: float
     low: float | None
     high: float | None
+    less: str = ""  # what it is a difference to, where that has to be said
+
+    @property
+    def name(self) -> str:
+        """The text beside it."""
+        return "\n".join([wrapped(self.label), *([wrapped(f"less {self.less}")] if self.less else [])])
 
 
 def looks(labels: Sequence[str]) -> dict[str, Look]:
@@ -127,19 +133,24 @@ def draw_final(compared: Sequence[ComparedGroup], metric: Metric, styles: dict[s
 def draw_differences(
     compared: Sequence[ComparedGroup], metric: Metric, styles: dict[str, Look], file: Path
 ) -> Figure | None:
-    """The paired differences to the baseline; None without any."""
-    lines = []
+    """The paired differences to the baseline; None without any. Where there are several, each line names its own."""
+    lines, bases = (
+        [],
+        {one.baseline.label for one in compared if one.difference is not None and one.baseline is not None},
+    )
     for one in compared:
         difference = one.difference
         if difference is not None and one.baseline is not None:
             own, base = one.group.values(metric.name), one.baseline.values(metric.name)
             dots = [own[seed] - base[seed] for seed in difference.seeds]
-            lines.append(SeedValues(one.label, dots, difference.mean, difference.low, difference.high))
+            less = one.baseline.label if len(bases) > 1 else ""
+            lines.append(SeedValues(one.label, dots, difference.mean, difference.low, difference.high, less))
     if not lines:
         return None
     unit = " (percentage points)" if metric.percent else ""
     better = {1: "Higher is better.", -1: "Lower is better.", 0: ""}[metric.direction]
-    caption = f"Difference to the baseline in {metric.words}{unit}, paired by seed, with its 95% interval."
+    to = "what it is compared with" if len(bases) > 1 else "the baseline"
+    caption = f"Difference to {to} in {metric.words}{unit}, paired by seed, with its 95% interval."
     return _draw_seeds(lines, metric, styles, file, f"{caption} {better} {BROKEN}", differences=True)
 
 
@@ -174,7 +185,7 @@ def _draw_seeds(
 ) -> Figure:
     from matplotlib.ticker import MaxNLocator
 
-    names, scale = [wrapped(line.label) for line in lines], metric.scale
+    names, scale = [line.name for line in lines], metric.scale
     height = 0.9 + sum(max(LINE, 0.24 * (1 + name.count("\n"))) for name in names)
     with panel(height) as (figure, axes):
         for y, line in enumerate(lines):

@@ -1,4 +1,4 @@
-"""Runs into comparisons, settings and groups: what differs, found by itself, and what each group is compared with."""
+"""Runs into comparisons, settings and groups: what differs, found by itself."""
 
 import math
 import re
@@ -7,13 +7,10 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from gvr_lightning.config.declarations import declared
-from gvr_lightning.config.identity import SETTING, SHORT
-from gvr_lightning.config.wording import show, suggest
-from gvr_lightning.errors import UserError
+from gvr_lightning.config.identity import SETTING
 from gvr_lightning.report.labels import Source, labels
 from gvr_lightning.report.metrics import DEFAULTS, Metric
-from gvr_lightning.report.runs import FINISHED, FlatConfig, Run, defining, differing, frozen
+from gvr_lightning.report.runs import FINISHED, FlatConfig, Run, defining, differing
 
 T = TypeVar("T")
 
@@ -32,6 +29,15 @@ class Group:
         return {seed: value for seed, value in found.items() if math.isfinite(value)}
 
 
+@dataclass(frozen=True)
+class Weighed:
+    """A group beside plain training that cost as much."""
+
+    group: Group
+    plain: Group
+    equal: tuple[str, ...]  # in what, of the names of costs
+
+
 @dataclass
 class Setting:
     """Groups that may be compared: on the same data, with the same model."""
@@ -39,6 +45,13 @@ class Setting:
     label: str  # "" if there is only one
     groups: list[Group]
     baselines: dict[str, Group] = field(default_factory=dict)  # by the label of the group that is compared with it
+    weighed: list[Weighed] = field(default_factory=list)  # what is compared with plain training besides
+    missing: list[str] = field(default_factory=list)  # sentences: which controls there are not
+
+    @property
+    def runs(self) -> list[Run]:
+        """All of its groups'."""
+        return [run for group in self.groups for run in group.runs.values()]
 
 
 @dataclass
@@ -54,7 +67,7 @@ class Comparison:
     @property
     def runs(self) -> list[Run]:
         """All that are averaged."""
-        return [run for setting in self.settings for group in setting.groups for run in group.runs.values()]
+        return [run for setting in self.settings for run in setting.runs]
 
 
 def compare(runs: Sequence[Run], metric: str | None) -> list[Comparison]:
@@ -72,36 +85,6 @@ def compare(runs: Sequence[Run], metric: str | None) -> list[Comparison]:
         if usable:
             found.append(_comparison(Metric(name), usable))
     return found
-
-
-def set_baselines(comparisons: Sequence[Comparison], wanted: str | None) -> None:
-    """Choose every setting's baselines and put them first.
-
-    By default they are the groups without regularization, or the first group; a group is compared with the one
-    that is most like it otherwise, such as Adam with AGR with plain Adam.
-
-    Args:
-        comparisons: whose settings get them.
-        wanted: a label, or key=value; None for the default.
-
-    Raises:
-        UserError: if no group is what was asked for.
-    """
-    groups = [group for comparison in comparisons for setting in comparison.settings for group in setting.groups]
-    fits: Callable[[Group], bool] = is_plain if wanted is None else _fits(groups, wanted)
-    for comparison in comparisons:
-        for setting in comparison.settings:
-            candidates = [group for group in setting.groups if fits(group)]
-            if candidates or wanted is None:
-                _choose(setting, candidates or setting.groups[:1], comparison.method_keys)
-
-
-def is_plain(group: Group) -> bool:
-    """Whether a group's runs have no regularizer at all: one view, no penalty, no wrapper of the optimizer."""
-    flat = group.flat_config
-    adds_nothing = declared({"_target_": flat.get("regularizer.penalty._target_")}, "adds_nothing")
-    wrapped = any(name.startswith("regularizer.wrap.") for name in flat)
-    return flat.get("regularizer.views") == 1 and adds_nothing and not wrapped
 
 
 def natural(text: str) -> list[tuple[int, float, str]]:
@@ -170,47 +153,3 @@ def _without_duplicates(sources: list[Source], names: Sequence[str]) -> list[Sou
             last[key].run.reason = f"the same configuration and seed as {source.run.name}, which finished later"
         last[key] = source
     return [source for source in sources if not source.run.reason]
-
-
-def _fits(groups: Sequence[Group], wanted: str) -> Callable[[Group], bool]:
-    if any(group.label == wanted for group in groups):
-        return lambda group: group.label == wanted
-    key, _, value = wanted.partition("=")
-
-    def holds(group: Group) -> bool:
-        run, flat = next(iter(group.runs.values())), group.flat_config
-        named: dict[str, Any] = {**flat, **{SHORT[name]: value for name, value in flat.items() if name in SHORT}}
-        return run.choices.get(key) == value or (key in named and value in (show(named[key]), str(named[key])))
-
-    if not any(map(holds, groups)):
-        raise UserError(
-            f"baseline={wanted}: no configuration; {suggest(wanted, dict.fromkeys(g.label for g in groups))}"
-        )
-    return holds
-
-
-def _choose(setting: Setting, candidates: list[Group], names: Sequence[str]) -> None:
-    others = [group for group in setting.groups if group not in candidates]
-    if not others:  # nothing but candidates: the first is the baseline of the rest
-        candidates, others = candidates[:1], candidates[1:]
-    nearest = {group.label: _nearest(group, candidates, names) for group in others}
-    used = [group for group in candidates if any(group is base for base in nearest.values())] or candidates
-    for group in candidates:
-        nearest[group.label] = group if group in used else _nearest(group, used, names)
-    setting.baselines = nearest
-
-    def behind_its_baseline(group: Group) -> tuple[Any, ...]:
-        base = nearest[group.label]
-        return natural(base.label), group is not base, natural(group.label)
-
-    setting.groups.sort(key=behind_its_baseline)
-
-
-def _nearest(group: Group, candidates: Sequence[Group], names: Sequence[str]) -> Group:
-    """The candidate that differs least in what is no part of the regularizer; of equals the first."""
-    besides = [name for name in names if not name.startswith("regularizer.")]
-    return min(candidates, key=lambda candidate: _distance(group.flat_config, candidate.flat_config, besides))
-
-
-def _distance(one: FlatConfig, other: FlatConfig, names: Sequence[str]) -> int:
-    return sum(frozen(one.get(name)) != frozen(other.get(name)) for name in names)

@@ -51,6 +51,11 @@ class Metric:
         return self._last in SHARES
 
     @property
+    def of_test_images(self) -> bool:
+        """Whether it is a share of the test images."""
+        return self.name in ("test/acc", "test/top5")
+
+    @property
     def direction(self) -> int:
         """1 if higher is better, -1 if lower is, 0 if that is not known or makes no sense."""
         if self._last in LOWER and not self.name.startswith("real/"):

@@ -21,10 +21,16 @@ METHOD = (
     "Mean and standard deviation (n - 1) are over the seeds of a configuration. Intervals are Student's, 95%, with"
     " n - 1 degrees of freedom; they describe the spread over seeds on one test set, and of few seeds may reach"
     " beyond what is possible. One seed has none.",
-    "A difference to the baseline is taken seed by seed, over the seeds that both have. Its interval and p value are"
-    " those of the paired t test, two-sided. No correction for multiple comparisons is made.",
-    "Bold is the best mean of a column, and a difference whose interval excludes zero.",
-    "Seconds are those of training, without validation, tests and checkpoints; images seen are samples times views.",
+    "A configuration is compared with its control, unless baseline= says another: the one that sees as many views of a"
+    " sample, without a penalty or a change of the gradients. What costs more is also set against plain training that"
+    " saw as many images, took as many gradients, or made as many updates.",
+    "A difference is taken seed by seed, over the seeds that both have. Its interval and p value are those of the"
+    " paired t test, two-sided. No correction for multiple comparisons is made.",
+    "Bold is a difference whose interval excludes zero, and a mean whose difference to its control has such an"
+    " interval, be it better or worse.",
+    "Seconds are those of training, without validation, tests and checkpoints; images seen are samples times views;"
+    " gradient evaluations are these times how often an update takes the gradients, twice for SAM. What a penalty"
+    " differentiates again, or passes of its own, are in the seconds alone.",
     "Of several finished runs with one configuration and seed the one that finished last counts. Keys that change where"
     " a run is computed or shown, such as name, logger and devices, make no configuration; an absent key equals null.",
     "Curves are means over the range that all runs of a configuration cover, each run interpolated linearly.",
@@ -38,6 +44,7 @@ class Section:
 
     heading: str
     outcome: str
+    missing: Sequence[str]
     tables: Sequence[Table]
     figures: list[Figure]
     samples: list[Figure]
@@ -110,7 +117,9 @@ def outcome(setting: Setting, groups: Sequence[ComparedGroup], metric: Metric) -
     compared = [group for group in groups if group.difference is not None and group.difference.low is not None]
     beyond = [group for group in compared if group.difference is not None and group.difference.excludes_zero]
     if compared:
-        sentences.append(_how_many(beyond, len(compared), metric))
+        sentences.append(_how_many(beyond, compared, metric))
+        same = [group for group in compared if group.difference is not None and group.difference.identical]
+        sentences += [f"Identical in every seed: {_pairs(same)}."] if same else []
     elif len(groups) > 1:
         sentences.append("No interval of a difference: that takes two seeds in common with the baseline.")
     where = f"{setting.label}: " if setting.label else ""
@@ -145,9 +154,10 @@ def _md_cell(cell: Cell) -> str:
     return f"**{_escaped(cell.text)}**" if cell.strong else _escaped(cell.text)
 
 
-def _how_many(beyond: Sequence[ComparedGroup], of: int, metric: Metric) -> str:
+def _how_many(beyond: Sequence[ComparedGroup], compared: Sequence[ComparedGroup], metric: Metric) -> str:
+    of, whose = len(compared), "the baseline" if len({id(one.baseline) for one in compared}) == 1 else "their controls"
     number = f"{len(beyond) or 'none'} {'has' if len(beyond) <= 1 else 'have'}"
-    text = f"Of {count(of, 'difference')} to the baseline, {number} a 95% interval that excludes zero"
+    text = f"Of {count(of, 'difference')} to {whose}, {number} a 95% interval that excludes zero"
     told = [_difference(group, metric) for group in beyond[:TOLD]]
     more = f", and {len(beyond) - TOLD} more" if len(beyond) > TOLD else ""
     return text + (f": {'; '.join(told)}{more}." if told else ".")
@@ -160,6 +170,10 @@ def _difference(group: ComparedGroup, metric: Metric) -> str:
     unit = " points" if metric.percent else ""
     who = f"{group.label} less {group.baseline.label}"
     return f"{who} {metric.difference(found.mean)}{unit} {bounds}, {len(found.seeds)} pairs"
+
+
+def _pairs(groups: Sequence[ComparedGroup]) -> str:
+    return "; ".join(f"{one.label} and {one.baseline.label}" for one in groups if one.baseline is not None)
 
 
 def _spread(result: Sample, metric: Metric) -> str:

@@ -24,7 +24,7 @@ def warnings(comparison: Comparison) -> list[str]:
     """What differs between the runs of a setting besides their configuration."""
     found = []
     for setting in comparison.settings:
-        runs = [run for group in setting.groups for run in group.runs.values()]
+        runs = setting.runs
         where = f" ({setting.label})" if setting.label else ""
         found += [f"{text}{where}." for text in [*_differences(runs), *_seeds(setting)]]
     dirty, of = sum(bool((run.summary.get("git") or {}).get("dirty")) for run in comparison.runs), len(comparison.runs)

@@ -12,17 +12,21 @@ from gvr_lightning.errors import UserError
 SETTINGS = {  # name: its default in words, what it is
     "out": ("DIR/report", "the folder to write to"),
     "metric": ("by task", "what is compared: test/acc, or fid of task=ddpm; any name of summary.json's metrics"),
-    "baseline": ("none", "a configuration's label, or key=value, such as regularizer=two_view"),
+    "baseline": (
+        "control",
+        "what all are compared with: a label, or key=value, such as regularizer=none",
+    ),
     "published": ("", "a CSV of published figures by epoch, drawn dashed; may be given again"),
     "title": ("Comparison", "the page's title"),
 }
 WHAT = "Compares the runs in one or more folders: a page, its tables as Markdown and CSV, its figures as PNG."
 USAGE = """\
 Usage: gvr-report DIR [DIR ...] [out=DIR/report] [metric=test/acc]
-                  [baseline=none] [published=FILE] [title=TEXT]"""
+                  [baseline=KEY=VALUE] [published=FILE] [title=TEXT]"""
 HOW = """\
 A folder is looked through at any depth. What differs between its runs makes the groups; means, 95% intervals and
-differences to the baseline, paired by seed, are over the seeds. Runs that did not finish are listed, not averaged."""
+differences, paired by seed, are over the seeds. Each group is compared with its control, which sees as many views of a
+sample and adds nothing, if baseline= says no other. Runs that did not finish are listed, not averaged."""
 FLAGS = "Flags: --help, this page; --version, the project's"
 
 

@@ -31,6 +31,11 @@ class Paired:
     p: float | None = None
 
     @property
+    def identical(self) -> bool:
+        """Whether every seed has the very same figure in both."""
+        return self.mean == 0 and self.low == self.high
+
+    @property
     def excludes_zero(self) -> bool:
         """Whether the interval is on one side of zero."""
         return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)

@@ -7,36 +7,36 @@ from pathlib import Path
 
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.errors import UserError
+from gvr_lightning.report.controls import set_baselines
 from gvr_lightning.report.curves import draw_logged_curves
 from gvr_lightning.report.figures import Figure, Look, draw_differences, draw_final, draw_samples, looks
-from gvr_lightning.report.groups import Comparison, Setting, compare, set_baselines
+from gvr_lightning.report.groups import Comparison, Setting, compare
 from gvr_lightning.report.metrics import Metric
 from gvr_lightning.report.page import METHOD, Page, Part, Section, count, html, markdown, outcome, runs_found
 from gvr_lightning.report.provenance import commands, common, versions_table, warnings
 from gvr_lightning.report.published import Published, not_drawn, read_published
 from gvr_lightning.report.runs import FINISHED, Run, find_runs
 from gvr_lightning.report.settings import Settings
+from gvr_lightning.report.sheets import Record, group_record, run_records, write_csv
 from gvr_lightning.report.tables import (
     ComparedGroup,
-    Record,
     compared_groups,
     cost_table,
     differences_table,
     further_metrics,
-    group_record,
     left_out_table,
     metrics_table,
+    plain_table,
     result_table,
-    run_records,
-    write_csv,
 )
+from gvr_lightning.report.terminal import plain_text, result_text
 
 
 def write_report(settings: Settings) -> str:
     """Write the report.
 
     Returns:
-        What to print: the opening, and where the page is.
+        What to print: the opening, the tables of results, and where the page is.
 
     Raises:
         UserError: if no run can be averaged, or for a metric, baseline or file that is not there.
@@ -67,7 +67,16 @@ def write_report(settings: Settings) -> str:
     (settings.out / "report.md").write_text(markdown(page), encoding="utf-8")
     write_csv(settings.out / "table.csv", records)
     write_csv(settings.out / "runs.csv", run_records(runs, comparisons))
-    return "\n".join([*opening, str(settings.out / "report.html")])
+    tables = [line for part in parts for section in part.sections for line in ["", *section_text(section)]]
+    return "\n".join([*opening, *tables, "", str(settings.out / "report.html")])
+
+
+def section_text(section: Section) -> list[str]:
+    """A setting's results for the terminal."""
+    result, plain, *_ = section.tables
+    beside = plain_text(plain)
+    heading = [section.heading] if section.heading else []
+    return [*heading, *section.missing, *result_text(result), *([""] if beside else []), *beside, *result.notes]
 
 
 def draw_setting(
@@ -112,10 +121,11 @@ def _section(
     prefix: str,
 ) -> Section:
     metric = comparison.metric
-    tables = [result_table(compared, metric), cost_table(compared), metrics_table(setting, further_metrics(comparison))]
+    tables = [result_table(compared, metric), plain_table(compared, metric), cost_table(compared)]
+    tables.append(metrics_table(setting, further_metrics(setting.runs)))
     figures = draw_setting(comparison.task, metric, setting, compared, styles, published, folder, prefix)
     samples = draw_samples(setting.groups, folder, prefix)
-    return Section(setting.label, outcome(setting, compared, metric), tables, figures, samples)
+    return Section(setting.label, outcome(setting, compared, metric), setting.missing, tables, figures, samples)
 
 
 def _nothing(runs: Sequence[Run], settings: Settings) -> str:

@@ -85,6 +85,7 @@ class BaseTask(RecordingTask):
         if compile:
             model.compile_backbone()  # type: ignore[operator]
         self.skipped_now = False  # whether this update is
+        self.evaluations = 0  # how often this update took the gradients: SAM twice
 
     def examples(self, batch: Batch) -> Batch:
         """What the network gets and is to give: the images and labels themselves, if a subclass does not say else."""
@@ -123,9 +124,10 @@ class BaseTask(RecordingTask):
         parts = [self.examples(part) for part in batch.divided()]
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
         self.non_finite.remember(self.model)
-        self.skipped_now = False
+        self.skipped_now, self.evaluations = False, 0
 
         def closure() -> Tensor:
+            self.evaluations += 1
             # BatchNorm's running statistics move in the first call only: SAM makes another, with other weights
             statistics = partial(frozen_statistics, self.model) if len(first) == len(parts) else nullcontext
             torch.manual_seed(seed)
