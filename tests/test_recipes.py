@@ -311,6 +311,7 @@ def test_the_default_run() -> None:
         "trust": None,
         "test_on": "last",
         "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
+        "early_stopping": {"patience": None, "monitor": None, "min_delta": 0.0},
     }
 
 

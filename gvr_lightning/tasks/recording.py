@@ -37,6 +37,11 @@ class RecordingTask(LightningModule):
         self.epoch_row = EpochRow()
         self._loss: RegularizedLoss  # of the last pass, to tell of it where it is not finite
 
+    @property
+    @abstractmethod
+    def validated(self) -> dict[str, str]:
+        """The figures of validation, each with "max" or "min", which is its best."""
+
     @abstractmethod
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""
