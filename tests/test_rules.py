@@ -78,6 +78,17 @@ RULED: dict[str, dict[str, Row]] = {
         "trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
         "checkpoint.every_n_steps": whole(1).or_null(),
         "checkpoint.every_n_minutes": POSITIVE.or_null(),
+        "parameters.freeze": Row(
+            "a pattern of parameters' names or a list [a, b, ...], each a pattern of parameters' names or null",
+            ("3", "[]", "[3]", "true", "{a:b}"),
+            ("backbone", "[backbone.early,*.bias]", "null"),
+        ),
+        "parameters.lr_scale": Row(
+            "settings {name: value}, each a finite number > 0 or null",
+            ("3", "abc", "[1]", "{}", "{a:0}", "{a:1,b:-1}", "{a:x}", "{a:null}"),
+            ("{backbone:0.1,head:2}", "null"),
+        ),
+        "parameters.no_decay": one_of("norm_bias").or_null(),
         "early_stopping.monitor": TEXT.or_null(),
         "early_stopping.min_delta": NOT_NEGATIVE,
         "task.label_smoothing": BELOW_ONE,

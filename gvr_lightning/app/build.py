@@ -25,6 +25,7 @@ from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.diffusion import DiffusionTask
+from gvr_lightning.tasks.groups import ParameterGroups
 
 CALL: Any = Callable
 DATA_KEYS = ("val_fraction", "max_train", "mean", "std", "eval_batch_size", "on_device")
@@ -62,6 +63,7 @@ def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
         "wrap": calling(make(cfg.regularizer.wrap, "regularizer.wrap", CALL), "regularizer.wrap"),
         "optimizer": calling(make(cfg.optimizer, "optimizer", CALL), "optimizer"),
         "schedule": calling(make(cfg.scheduler, "scheduler", CALL), "scheduler"),
+        "groups": ParameterGroups(**cfg.parameters),
     }
     task: BaseTask = make(cfg.task, "task", BaseTask, num_classes=data.num_classes, seed=cfg.seed, **parts)
     return task
