@@ -103,6 +103,8 @@ def test_what_a_run_is_may_not_change(start: Start) -> None:
         "data.augmentation.flip=false": "data.augmentation.flip",
         "label_noise.rate=0.2": "label_noise.rate",
         "label_noise.seed=1": "label_noise.seed",
+        "parameters.freeze=backbone": "parameters.freeze",
+        "parameters.lr_scale={head:2} parameters.no_decay=norm_bias": "parameters.lr_scale.head, parameters.no_decay",
         "label_noise=none": "label_noise._target_, label_noise.rate, label_noise.seed",
     }.items():
         assert refusal(folder, *override.split()) == (

@@ -119,6 +119,8 @@ ELSEWHERE = {
     " trainer.devices trainer.num_nodes",
     "test_task.py": "task.compile task.channels_last",
     "test_whole_runs.py": "test_on",
+    "test_early_stopping.py": "early_stopping.patience early_stopping.monitor early_stopping.min_delta",
+    "test_parameter_groups.py": "parameters.freeze parameters.lr_scale parameters.no_decay",
     "test_variance.py": "regularizer.penalty.split",
     "test_keys.py": "model.pretrained trainer.deterministic trainer.benchmark",
     "test_sources.py": "data.root data.download data.image_size data.channels data.cache_dir data.workers"

@@ -90,7 +90,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "resnet18": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": 2},
         "resnet20": {"is": "resnet", "widths": [16, 32, 64], "blocks": 3},
         "wide_resnet": {"is": "wide_resnet", "depth": 28, "widen": 10, "dropout": 0.0},
-        "timm": {"is": "timm_network", "name": "resnet18", "pretrained": False, "options": None},
+        "timm": {"is": "timm_network", "name": "resnet18", "pretrained": False, "weights": None, "options": None},
         "unet_small": {
             **UNET,
             "widths": [32, 32],
@@ -311,6 +311,8 @@ def test_the_default_run() -> None:
         "trust": None,
         "test_on": "last",
         "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
+        "early_stopping": {"patience": None, "monitor": None, "min_delta": 0.0},
+        "parameters": {"freeze": None, "lr_scale": None, "no_decay": None},
     }
 
 

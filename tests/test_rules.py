@@ -78,6 +78,19 @@ RULED: dict[str, dict[str, Row]] = {
         "trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
         "checkpoint.every_n_steps": whole(1).or_null(),
         "checkpoint.every_n_minutes": POSITIVE.or_null(),
+        "parameters.freeze": Row(
+            "a pattern of parameters' names or a list [a, b, ...], each a pattern of parameters' names or null",
+            ("3", "[]", "[3]", "true", "{a:b}"),
+            ("backbone", "[backbone.early,*.bias]", "null"),
+        ),
+        "parameters.lr_scale": Row(
+            "settings {name: value}, each a finite number > 0 or null",
+            ("3", "abc", "[1]", "{}", "{a:0}", "{a:1,b:-1}", "{a:x}", "{a:null}"),
+            ("{backbone:0.1,head:2}", "null"),
+        ),
+        "parameters.no_decay": one_of("norm_bias").or_null(),
+        "early_stopping.monitor": TEXT.or_null(),
+        "early_stopping.min_delta": NOT_NEGATIVE,
         "task.label_smoothing": BELOW_ONE,
         "task.calibration_bins": whole(1),
         "task.clip_norm": POSITIVE.or_null(),
@@ -136,6 +149,7 @@ RULED: dict[str, dict[str, Row]] = {
         "data.augmentation": Row(NODE.words, ("3", "abc", "null", "[1]"), ()),
         "checkpoint": Row(SETTINGS.words, ("3", "abc", "null"), ()),
     },
+    "data.val_fraction=0.5": {"early_stopping.patience": whole(1).or_null()},
     "task.clip_value=1": {"task.clip_value": POSITIVE.or_null()},
     f"batch_size={LARGEST}": {"task.accumulate": whole(1)},
     "data=image_folder data.root=x model=wide_resnet regularizer=gvr optimizer=rmsprop scheduler=warmup": {
@@ -396,6 +410,13 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("model=unet_small", ["gives classes, which unet does not", "model=resnet18"], []),
     ],
     "labels": [("task=ddpm label_noise=pairflip", ["leave label_noise out"], [])],
+    "stops_early": [
+        (
+            "early_stopping.patience=3 data.val_fraction=0",
+            ["early_stopping.patience=3: goes by validation, which data.val_fraction=0 leaves out"],
+            ["early_stopping.patience=3 data.val_fraction=0.01", "early_stopping.min_delta=1 data.val_fraction=0"],
+        )
+    ],
     "gradient_scaler": [
         (
             "regularizer=sam trainer.precision=16-mixed",

@@ -9,8 +9,10 @@ from hydra.utils import get_class
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
+from gvr_lightning.callbacks.early_stopping import EarlyStopping
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.progress import RunProgress
+from gvr_lightning.config.wording import suggest
 from gvr_lightning.data.augmentation import PerImage
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.diffusion.noise import Noise
@@ -23,6 +25,7 @@ from gvr_lightning.metrics.extractor import Extractor
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.diffusion import DiffusionTask
+from gvr_lightning.tasks.groups import ParameterGroups
 
 CALL: Any = Callable
 DATA_KEYS = ("val_fraction", "max_train", "mean", "std", "eval_batch_size", "on_device")
@@ -60,9 +63,27 @@ def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
         "wrap": calling(make(cfg.regularizer.wrap, "regularizer.wrap", CALL), "regularizer.wrap"),
         "optimizer": calling(make(cfg.optimizer, "optimizer", CALL), "optimizer"),
         "schedule": calling(make(cfg.scheduler, "scheduler", CALL), "scheduler"),
+        "groups": ParameterGroups(**cfg.parameters),
     }
     task: BaseTask = make(cfg.task, "task", BaseTask, num_classes=data.num_classes, seed=cfg.seed, **parts)
     return task
+
+
+def build_early_stopping(cfg: DictConfig, data: ViewsDataModule, task: BaseTask) -> EarlyStopping:
+    """What ends the training where validation gets no better, if it is to.
+
+    Raises:
+        UserError: for a figure that validation does not give, or data without a validation part.
+    """
+    options: Any = OmegaConf.to_container(cfg.early_stopping, resolve=True)
+    monitor, modes = options.pop("monitor") or task.monitor, task.validated
+    if monitor not in modes:
+        raise UserError(f"early_stopping.monitor={monitor}: validation does not give it; {suggest(monitor, modes)}")
+    if options["patience"] is not None and not len(data.val_index):
+        raise UserError(
+            f"early_stopping.patience={options['patience']}: goes by validation, and there are no images for it"
+        )
+    return EarlyStopping(monitor, modes[monitor], **options)
 
 
 def build_sampler(node: DictConfig, noise: Noise) -> Sampler:

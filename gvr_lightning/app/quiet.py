@@ -11,6 +11,7 @@ SILENCED = (
     "It is recommended to use .*sync_dist=True.*",  # what is logged is the same on every process
     ".*could be decompression bomb.*",  # large images are what people have; beyond Pillow's own limit one is named
     "GPU available but not used.*",  # trainer.accelerator=cpu says so
+    ".*in eval mode at the start of training.*",  # what is frozen stays so
     ".*treespec, LeafSpec.*",  # Lightning's own use of a deprecated torch name
 )
 

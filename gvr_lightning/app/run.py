@@ -11,7 +11,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer, seed_everything
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.app.build import CALL, build_data, build_generation, build_task
+from gvr_lightning.app.build import CALL, build_data, build_early_stopping, build_generation, build_task
 from gvr_lightning.app.folder import begin, require_places, to_go_on_from
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.single_rows import require_several_rows
@@ -19,6 +19,7 @@ from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
 from gvr_lightning.callbacks.checkpoints import Checkpoints
 from gvr_lightning.callbacks.continuation import Continuation, changes
+from gvr_lightning.callbacks.early_stopping import EarlyStopping
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.interruption import Interruption, signals_interrupt
 from gvr_lightning.callbacks.optimizer_modes import OptimizerModes
@@ -88,6 +89,7 @@ class _Parts:
     checkpoints: Checkpoints
     throughput: Throughput
     interruption: Interruption
+    early_stopping: EarlyStopping
     generation: Generation | None
     resume: Path | None  # the checkpoint to go on from
 
@@ -107,11 +109,12 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: lis
     if checkpoint:
         data.load_state_dict(checkpoint["ViewsDataModule"])  # it refuses other data, before anything is touched
     checkpoints = Checkpoints(folder / "checkpoints", task.monitor, task.mode, **cfg.checkpoint)
-    throughput = Throughput()
+    early_stopping, throughput = build_early_stopping(cfg, data, task), Throughput()
     interruption, progress = Interruption(checkpoints), RunProgress(throughput)
     with one_a_machine_first():
         generation = build_generation(cfg, data, task, folder, progress)
     callbacks: list[Callback] = [
+        early_stopping,
         continuation,
         OptimizerModes(),
         throughput,
@@ -132,7 +135,7 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: lis
         trainer.loggers = make(cfg.logger, "logger", CALL)(
             folder, **written, config=config
         )  # last: they have to be closed
-    return _Parts(data, task, trainer, checkpoints, throughput, interruption, generation, path)
+    return _Parts(data, task, trainer, checkpoints, throughput, interruption, early_stopping, generation, path)
 
 
 def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: _Parts) -> dict[str, Any]:
@@ -195,7 +198,7 @@ def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -
         "task": task.kind,
         "world_size": trainer.world_size,
         "metrics": {**trained, **metrics},
-        "train": {**steps, **parts.throughput.summary()},
+        "train": {**steps, **parts.throughput.summary(), **parts.early_stopping.summary(trainer)},
         "classes": list(map(str, parts.data.classes)),
         "data_hash": parts.data.data_hash,
         "data_size": parts.data.sizes,

@@ -97,7 +97,7 @@ class Continuation(Callback):
             UserError: for a setting that the optimizer does not keep by parameter group.
         """
         if self.found.settings:
-            groups = task.make_optimizer([p for p in task.model.parameters() if p.requires_grad]).param_groups
+            groups = task.plain_optimizer().param_groups
             for name in self.found.settings:
                 if any(name not in group for group in groups):
                     raise UserError(f"optimizer.{name}: cannot be another for a run that goes on; start a new run")
@@ -123,7 +123,7 @@ class Continuation(Callback):
         if not (self.found.settings or self.found.reschedule):
             return
         optimizer = trainer.optimizers[0]
-        fresh = task.make_optimizer([p for p in task.model.parameters() if p.requires_grad])
+        fresh = task.plain_optimizer()
         for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
             group.update({name: new[name] for name in self.found.settings if name != "lr"})
         if self.found.reschedule:

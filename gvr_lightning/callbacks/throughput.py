@@ -55,8 +55,9 @@ class Throughput(Callback):
         self.gradient_evaluations = state_dict.get("gradient_evaluations")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Start the clock; a run resumed within an epoch has no start of the epoch."""
-        self._start()
+        """Start the clock, if anything is left to do; a run resumed within an epoch has no start of the epoch."""
+        if not trainer.should_stop:
+            self._start()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""

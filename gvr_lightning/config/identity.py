@@ -15,7 +15,7 @@ LABELS = ("name", "resume", "trust", "extractor.trust", "logger.sweep")  # the s
 MAY_MOVE = ("root", "cache_dir", "workers", "download", "on_device", "eval_batch_size")
 
 # Of a run that goes on: with another one of these it would be another run.
-FIXED = ("model", "data", "label_noise", "seed", "batch_size", "task._target_", "task.noise")
+FIXED = ("model", "data", "label_noise", "seed", "batch_size", "task._target_", "task.noise", "parameters")
 ANEW = ("resume", "trust")  # and what counts on the command line alone
 
 # Settings that change where and how a run is computed or shown, not what it computes: runs that differ in these alone

@@ -12,7 +12,7 @@ from gvr_lightning.config.signatures import signature
 from gvr_lightning.config.wording import nearest, show
 from gvr_lightning.errors import UserError
 
-FREE = ("model.options", "label_noise.map")  # what is below is not ours to know
+FREE = ("model.options", "label_noise.map", "parameters.lr_scale")  # what is below is not ours to know
 
 Tree = dict[str, Any]
 

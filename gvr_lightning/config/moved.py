@@ -14,6 +14,7 @@ MODULES = {
 LATER = {  # settings that a target did not have, with what it did
     "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
+    "gvr_lightning.models.timm_network.timm_network": {"weights": None},
 }
 
 

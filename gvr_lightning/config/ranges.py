@@ -43,6 +43,12 @@ def list_of(rule: Rule) -> Rule:
     return Rule(words, lambda v: isinstance(v, list) and v != [] and all(map(rule.holds, v)))
 
 
+def settings_of(rule: Rule) -> Rule:
+    """Names with values, at least one."""
+    words = f"settings {{name: value}}, each {rule.words}"
+    return Rule(words, lambda v: isinstance(v, dict) and v != {} and all(map(rule.holds, v.values())))
+
+
 NULL = Rule("null", lambda v: v is None)
 FLAG = Rule("true or false", lambda v: isinstance(v, bool))
 TEXT = Rule("text (quote what looks like a number: \"'123'\")", lambda v: isinstance(v, str) and v != "")
@@ -99,6 +105,8 @@ def _one(text: str) -> Rule:
         return whole(int(least)) if least else whole(int(low), int(high))
     if text.startswith("list of "):
         return list_of(_one(text.removeprefix("list of ")))
+    if text.startswith("settings of "):
+        return settings_of(_one(text.removeprefix("settings of ")))
     if text.startswith("one of "):
         return one_of(*text.removeprefix("one of ").split(", "))
     if re.fullmatch(r"\d+", text):

@@ -176,6 +176,14 @@ def labels(config: Config) -> str | None:
     return f"label_noise: task={declared(task, 'kind')} learns without labels; leave label_noise out"
 
 
+def stops_early(config: Config) -> str | None:
+    """Where validation decides, there is one."""
+    patience = get(config, "early_stopping.patience")
+    if patience is None or get(config, "data.val_fraction") != 0:
+        return None
+    return f"early_stopping.patience={patience}: goes by validation, which data.val_fraction=0 leaves out"
+
+
 def gradient_scaler(config: Config) -> str | None:
     """A gradient scaler has the gradients once."""
     precision, wrap = get(config, "trainer.precision"), get(config, "regularizer.wrap")
@@ -187,5 +195,5 @@ def gradient_scaler(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(name, clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
-    *(network, labels, gradient_scaler, *GENERATION),
+    *(network, labels, stops_early, gradient_scaler, *GENERATION),
 )

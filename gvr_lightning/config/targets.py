@@ -29,6 +29,7 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "wrap": "choose regularizer=...",
         "optimizer": "choose optimizer=...",
         "schedule": "choose scheduler=...",
+        "groups": "set parameters.freeze, parameters.lr_scale or parameters.no_decay",
     },
     "optimizer": {"params": "they come from the model"},
     "regularizer.wrap": {"optimizer": "choose optimizer=..."},

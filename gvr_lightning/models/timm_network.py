@@ -1,14 +1,14 @@
 """Any timm network, cut before its last stage and before its classifier."""
 
 import copy
-import logging
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gvr_lightning.models.pretrained_timm import from_file, quiet
 from gvr_lightning.models.split import SplitNetwork
 
 STAGES = ("layer4", "stages", "blocks", "layers")  # where timm's networks keep their stages
@@ -22,6 +22,7 @@ def timm_network(
     name: str,
     pretrained: bool = False,
     options: Mapping[str, Any] | None = None,
+    weights: str | None = None,
 ) -> SplitNetwork:
     """``timm.create_model(name, ...)`` as a split network.
 
@@ -34,6 +35,7 @@ def timm_network(
         name: any name that timm knows.
         pretrained: whether to load (download) timm's weights.
         options: further arguments of ``timm.create_model``, such as img_size.
+        weights: a file with the network's weights, which nothing is downloaded for; None for none.
 
     Raises:
         ValueError: for a name that timm does not know (with near ones), images that the network does not take, or a
@@ -46,11 +48,13 @@ def timm_network(
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ValueError(f"timm has no model {name!r}" + (f"; near ones: {', '.join(near)}" if near else ""))
+    sizes = {"in_chans": image_shape[0], "num_classes": num_classes}
     try:
-        with _quiet_hub():
-            net: Any = timm.create_model(
-                name, pretrained, in_chans=image_shape[0], num_classes=num_classes, **options
-            ).eval()
+        with quiet():
+            if weights is not None:
+                net: Any = from_file(Path(weights), name, **sizes, **options).eval()
+            else:
+                net = timm.create_model(name, pretrained, **sizes, **options).eval()
         images = torch.linspace(-1, 1, 2 * image_shape[0] * image_shape[1] * image_shape[2]).reshape(2, *image_shape)
         with torch.no_grad():
             expected = net(images)
@@ -72,18 +76,6 @@ def timm_network(
         if network is not None and _equal(network, images, expected):
             return network.train()
     raise ValueError(f"timm model {name!r} does not end in one classifier layer")
-
-
-@contextmanager
-def _quiet_hub() -> Iterator[None]:
-    """Without the hub's own lines about each attempt: what came of them is told in one."""
-    logger = logging.getLogger("huggingface_hub")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 class _Early(nn.Module):

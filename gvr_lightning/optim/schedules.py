@@ -39,9 +39,27 @@ def constant(optimizer: Optimizer, steps: int, epochs: int) -> Schedule:
     return Schedule(ConstantLR(optimizer, factor=1.0), "epoch")
 
 
+@dataclass
+class CosineFactor:
+    """Half a cosine from 1 down to ``floor`` over ``length`` steps."""
+
+    length: int
+    floor: float
+
+    def __call__(self, t: int) -> float:
+        """The factor on the learning rate after t steps."""
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * t / self.length))
+
+
 def cosine(optimizer: Optimizer, steps: int, epochs: int, interval: str = "epoch", min_lr: float = 0.0) -> Schedule:
-    """A half cosine from the learning rate to ``min_lr``, stepped every "epoch" (as published) or every "step"."""
+    """A half cosine from the learning rate to ``min_lr``, stepped every "epoch" (as published) or every "step".
+
+    Groups with rates of their own keep their ratio to it, down to as much of ``min_lr``.
+    """
     length = {"epoch": epochs, "step": steps}[interval]
+    lr = optimizer.defaults.get("lr")
+    if min_lr and any(group["lr"] != lr for group in optimizer.param_groups if "name" in group):
+        return Schedule(LambdaLR(optimizer, CosineFactor(length, min_lr / lr)), interval)
     return Schedule(CosineAnnealingLR(optimizer, T_max=length, eta_min=min_lr), interval)
 
 

@@ -22,6 +22,7 @@ from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.finite import is_finite, not_finite, overflow_is_told
+from gvr_lightning.tasks.groups import ParameterGroups
 from gvr_lightning.tasks.recording import RecordingTask
 
 
@@ -34,6 +35,7 @@ class BaseTask(RecordingTask):
         optimizer: parameters -> optimizer.
         wrap: optimizer -> optimizer (AGR, SAM); None for none.
         schedule: (optimizer, steps=, epochs=) -> Schedule.
+        groups: which parameters are trained, and how; None for all of them alike.
         clip_norm: largest norm of all gradients together, None for any.
         clip_value: largest absolute value of a gradient's entry, None for any.
         accumulate: micro-batches that a batch is divided into; the penalty is then that of the micro-batches, averaged.
@@ -59,6 +61,7 @@ class BaseTask(RecordingTask):
         optimizer: Callable[..., Optimizer],
         schedule: Callable[..., Schedule],
         wrap: Callable[[Optimizer], Optimizer] | None = None,
+        groups: ParameterGroups | None = None,
         clip_norm: float | None = None,
         clip_value: float | None = None,
         accumulate: int = 1,
@@ -74,6 +77,9 @@ class BaseTask(RecordingTask):
             raise UserError("task.clip_norm and task.clip_value exclude each other: set one of them to null")
         if compile and penalty.double_backward:
             raise UserError("task.compile=true rules out a penalty that differentiates the whole network twice")
+        self.groups = groups or ParameterGroups()
+        self.frozen = self.groups.frozen(model)
+        self.groups.named(model)  # a wrong name is told now
         penalty.check(model)
         self.automatic_optimization = False
         self.model, self.penalty = model, penalty
@@ -86,6 +92,18 @@ class BaseTask(RecordingTask):
             model.compile_backbone()  # type: ignore[operator]
         self.skipped_now = False  # whether this update is
         self.evaluations = 0  # how often this update took the gradients: SAM twice
+        self.rest()
+
+    def train(self, mode: bool = True) -> "BaseTask":
+        """Frozen modules stay in evaluation mode: BatchNorm's statistics are theirs, dropout is off."""
+        super().train(mode)
+        self.rest()
+        return self
+
+    def rest(self) -> None:
+        """Frozen modules do nothing that training would have them do."""
+        for module in self.frozen:
+            module.eval()
 
     def examples(self, batch: Batch) -> Batch:
         """What the network gets and is to give: the images and labels themselves, if a subclass does not say else."""
@@ -97,12 +115,16 @@ class BaseTask(RecordingTask):
 
     def configure_optimizers(self) -> Any:
         """The optimizer, wrapped, and its schedule; Lightning keeps their state in the checkpoints."""
-        optimizer = self.make_optimizer([p for p in self.model.parameters() if p.requires_grad])
+        optimizer = self.plain_optimizer()
         if self.wrap is not None:
             optimizer = self.wrap(optimizer)
         if not isinstance(optimizer, Optimizer):
             raise UserError(f"optimizer: gives a {type(optimizer).__name__}, not a torch.optim.Optimizer")
         return {"optimizer": optimizer, "lr_scheduler": self.scheduled(optimizer)._asdict()}
+
+    def plain_optimizer(self) -> Optimizer:
+        """A new one, with its groups, not wrapped."""
+        return self.groups.optimizer(self.make_optimizer, self.model)
 
     def scheduled(self, optimizer: Optimizer, step: int = 0, epoch: int = 0) -> Schedule:
         """The schedule of an optimizer, from an update and an epoch to the end of the run."""

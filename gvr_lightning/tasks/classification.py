@@ -41,6 +41,13 @@ class ClassificationTask(BaseTask):
         # a loss that is not a number is told, not left out of the mean
         self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
 
+    @property
+    def validated(self) -> dict[str, str]:
+        """The loss, and what is measured beside it."""
+        modes = {True: "max", False: "min"}
+        best = {name: modes[m.higher_is_better] for name, m in self.val_metrics.items() if m.higher_is_better in modes}
+        return {f"val/{name}": mode for name, mode in {"loss": "min", **best}.items()}
+
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, averaged over the batch."""
         return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)

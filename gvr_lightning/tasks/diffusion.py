@@ -41,6 +41,11 @@ class DiffusionTask(BaseTask):
         self.eval_loss = MeanMetric(nan_strategy="disable")  # a loss that is not a number is told, not left out
 
     @property
+    def validated(self) -> dict[str, str]:
+        """The loss."""
+        return {"val/loss": "min"}
+
+    @property
     def averaged(self) -> nn.Module:
         """The network with the moving average of the weights, in evaluation mode."""
         return self.ema.module.eval()

@@ -37,6 +37,11 @@ class RecordingTask(LightningModule):
         self.epoch_row = EpochRow()
         self._loss: RegularizedLoss  # of the last pass, to tell of it where it is not finite
 
+    @property
+    @abstractmethod
+    def validated(self) -> dict[str, str]:
+        """The figures of validation, each with "max" or "min", which is its best."""
+
     @abstractmethod
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""
@@ -95,7 +100,9 @@ class RecordingTask(LightningModule):
         if self.non_finite.skips:
             train["train/skipped"] = float(self.non_finite.skipped)
         self.log_dict(train, logger=False)  # for callbacks that monitor them
-        self.epoch_row.add({"epoch": self.current_epoch, "lr": optimizer.param_groups[0]["lr"], **train})
+        groups = optimizer.param_groups
+        rates = {"lr": groups[0]["lr"], **{f"lr/{group['name']}": group["lr"] for group in groups if "name" in group}}
+        self.epoch_row.add({"epoch": self.current_epoch, **rates, **train})
         measured = {name: float(value) for name, value in self.trainer.callback_metrics.items()}
         self.step_schedule("epoch", {**measured, **train})
         self._log(self.epoch_row.end())
