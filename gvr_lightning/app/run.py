@@ -32,6 +32,7 @@ from gvr_lightning.distributed.place import one_a_machine_first
 from gvr_lightning.distributed.strategies import load_whole
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.instantiate import make, require_kind
+from gvr_lightning.recording.confusion import CONFUSION, PICTURE, draw_confusion, write_confusion
 from gvr_lightning.recording.csv import METRICS, trackers
 from gvr_lightning.recording.curves import draw_curves
 from gvr_lightning.recording.overview import print_overview
@@ -170,8 +171,11 @@ def _leave(parts: _Parts, folder: Path, summary: dict[str, Any], name: str) -> N
         OSError: if the summary of a finished run cannot be written; how another one ended is told all the same.
     """
     lost: Exception | None = None
+    confusion, classes = parts.task.confusion, summary["classes"]
     works: list[tuple[str, Callable[[], None]]] = [
         (SUMMARY, lambda: write_summary(folder / SUMMARY, summary)),
+        (CONFUSION, lambda: write_confusion(folder, confusion, classes)),
+        (PICTURE, lambda: draw_confusion(folder, confusion, classes, name)),
         ("curves.png", lambda: draw_curves(folder / METRICS, folder / "curves.png", name)),
         *((type(x).__name__, partial(x.close, summary)) for x in trackers(parts.trainer.loggers)),
     ]
@@ -207,4 +211,5 @@ def _test(trainer: Trainer, task: BaseTask, data: ViewsDataModule, checkpoint: P
     """Score the test images with a checkpoint's weights."""
     load_whole(task, load_checkpoint(checkpoint)["state_dict"])
     trainer.test(task, data, verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    found = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in found if name.startswith("test/") or name == "temperature"}

@@ -89,7 +89,7 @@ class ImageFolder:
             ImageSet(torch.from_numpy(images[part]), torch.from_numpy(targets[part]))
             for part in (slice(listing.num_train), slice(listing.num_train, None))
         )
-        return Splits(train, test, listing.classes, key)
+        return Splits(train, test, listing.classes, key, value_range=deep)
 
     def _decode(self, listing: Listing, cache: Cache, key: str, deep: Range | None) -> Arrays:
         """Decode into the cache, or into memory if that cannot be."""

@@ -37,6 +37,11 @@ class RecordingTask(LightningModule):
         self.epoch_row = EpochRow()
         self._loss: RegularizedLoss  # of the last pass, to tell of it where it is not finite
 
+    @property
+    def confusion(self) -> Tensor | None:
+        """Tested images by true and predicted class, (C, C), once a test of classes is through."""
+        return None
+
     @abstractmethod
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""
