@@ -9,11 +9,10 @@ from omegaconf import OmegaConf
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.overrides import parse
-from gvr_lightning.config.ranges import FLAG, NULL, TEXT, WORDS, Rule, one_of, whole
-from gvr_lightning.config.wording import show, suggest
-from gvr_lightning.errors import UserError
+from gvr_lightning.config.ranges import FLAG, NULL, TEXT, WORDS, one_of, whole
+from gvr_lightning.config.settings import Table, read_settings, setting_lines
 
-SETTINGS: dict[str, tuple[Any, Rule, str]] = {  # name: default, what it must be, what it is
+SETTINGS: Table = {
     "ckpt": (None, TEXT | NULL, "a .ckpt file, a run's folder, or the folder of a diffusers pipeline"),
     "out": ("samples.png", TEXT, "a .png: one grid; anything else: a folder, one PNG an image"),
     "n": (64, whole(1), "images"),
@@ -25,6 +24,7 @@ SETTINGS: dict[str, tuple[Any, Rule, str]] = {  # name: default, what it must be
     "trust": (None, TEXT | WORDS | NULL, "a network of somebody else's that the checkpoint names, if you trust it"),
     "export": (None, TEXT | NULL, "a folder, to write the network to as a diffusers pipeline; then out is not written"),
 }
+NEEDED = {"ckpt": "a run's folder, a .ckpt file, or a diffusers pipeline's folder"}
 SHORT = ("steps", "eta", "spacing")  # sampler.steps and so on
 INTRO = """\
 Draws images from a trained diffusion model.
@@ -35,10 +35,9 @@ Usage: gvr-sample ckpt=outputs/<name>/<time> [n=64] [sampler=ddim] [steps=50] [o
 
 def sample_help() -> str:
     """The page of ``--help``."""
-    lines = [f"  {name + '=' + show(default):<22} {words}" for name, (default, _, words) in SETTINGS.items()]
     named = ", ".join(path.stem for path in sorted((conf_folder() / "sampler").glob("*.yaml")) if path.stem != "ddim")
     group = f"  sampler=ddim           or {named}\n{'':25}steps, eta, spacing and sampler.<key> as in training"
-    return "\n".join([INTRO, "Settings and their defaults", *lines, group])
+    return "\n".join([INTRO, "Settings and their defaults", *setting_lines(SETTINGS), group])
 
 
 def read_sample_line(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:
@@ -47,28 +46,15 @@ def read_sample_line(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:
     Raises:
         UserError: for the first mistake.
     """
-    settings, overrides = {name: default for name, (default, _, _) in SETTINGS.items()}, []
+    own: list[str] = []
+    overrides: list[str] = []
     for text in arguments:
         key = parse(text).key_or_group
         if key in SHORT:
             overrides.append(f"sampler.{text}")
-        elif key == "sampler" or key.startswith("sampler."):
-            overrides.append(text)
-        elif key not in SETTINGS:
-            raise UserError(f"{text}: there is no such setting; {suggest(key, [*SETTINGS, 'sampler', *SHORT])}")
         else:
-            settings[key] = _value(text, key)
-    if settings["ckpt"] is None:
-        raise UserError("ckpt is missing: add ckpt=<a run's folder, a .ckpt file, or a diffusers pipeline's folder>")
-    return settings, _sampler(overrides)
-
-
-def _value(text: str, key: str) -> Any:
-    value, rule = parse(text).value(), SETTINGS[key][1]
-    value = str(value) if rule.holds("text") and isinstance(value, int | float) else value
-    if not rule.holds(value):
-        raise UserError(f"{text}: must be {rule.words}")
-    return value
+            (overrides if key == "sampler" or key.startswith("sampler.") else own).append(text)
+    return read_settings(own, SETTINGS, NEEDED, ["sampler", *SHORT]), _sampler(overrides)
 
 
 def _sampler(overrides: list[str]) -> Any:

@@ -1,7 +1,6 @@
 """Decodes image files in parallel into one array."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from gvr_lightning.data.broken import Broken, broken_line, reason_of
 from gvr_lightning.data.depth import Range, is_deep, to_bytes
 from gvr_lightning.errors import UserError
 from gvr_lightning.progress import progress_bar
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-ADVICE = re.compile("set data|scale it")  # in a reason that says what to do
 _CHUNK = 64  # files a thread takes at a time
 
 
@@ -67,21 +66,14 @@ def first_readable(
     paths: Sequence[Path], channels: int, value_range: Range | None = None
 ) -> tuple[Path, tuple[int, ...]]:
     """The first file that can be decoded, and its shape (C, H, W)."""
-    reason = ""
+    broken: Broken | None = None
     for path in paths:
         try:
             return path, decode_image(path, channels, None, value_range).shape
         except Exception as error:  # `decode_all` names it
-            reason = reason or _reason(error)
-    raise UserError(_broken_line(f"{paths[0]} cannot be decoded ({reason})", len(paths) - 1))
-
-
-def _reason(error: Exception) -> str:
-    from PIL import Image
-
-    if isinstance(error, Image.DecompressionBombError):
-        return "it has more than 178 megapixels, which is taken for an attack: scale it down before"
-    return " ".join(str(error).split()) or type(error).__name__
+            broken = broken or Broken(path, reason_of(error))
+    assert broken is not None, "there is at least one"
+    raise UserError(broken_line([broken], others=len(paths) - 1))
 
 
 def decode_all(
@@ -93,31 +85,26 @@ def decode_all(
 ) -> None:
     """Decode every file into ``out``, uint8 (N, C, H, W).
 
-    Raises `UserError` at the end for files that cannot be decoded (the first is named, the others are counted), and at
+    Raises `UserError` at the end for files that cannot be decoded (the first are named, all are counted), and at
     once for one of another size than ``out``.
     """
 
-    def decode_some(chunk: range) -> list[str]:
+    def decode_some(chunk: range) -> list[Broken]:
         broken = []
         for i in chunk:
             try:
                 pixels = decode_image(paths[i], out.shape[1], image_size, value_range)
             except Exception as error:  # on damaged files Pillow raises nearly anything
-                broken.append(f"{paths[i]} cannot be decoded ({_reason(error)})")
+                broken.append(Broken(paths[i], reason_of(error)))
                 continue
             if pixels.shape != out.shape[1:]:
                 raise UserError(_sizes_line(paths, paths[i], pixels.shape, value_range))
             out[i] = pixels
         return broken
 
-    broken = [line for lines in in_chunks("decoding", paths, decode_some, workers) for line in lines]
+    broken = [one for some in in_chunks("decoding", paths, decode_some, workers) for one in some]
     if broken:
-        raise UserError(_broken_line(broken[0], len(broken) - 1))
-
-
-def _broken_line(first: str, others: int) -> str:
-    more = f", nor can {others} other image{'s' if others > 1 else ''}" if others else ""
-    return f"{first}{more}" if ADVICE.search(first) else f"{first}{more}: replace or remove what is broken"
+        raise UserError(broken_line(broken))
 
 
 def _sizes_line(paths: Sequence[Path], path: Path, shape: tuple[int, ...], value_range: Range | None) -> str:
@@ -133,10 +120,10 @@ def in_chunks(label: str, paths: Sequence[Path], work: Callable[[range], T], wor
     hold a GPU, and a spawned one imports torch first.
     """
     chunks = [range(len(paths))[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    pool = ThreadPoolExecutor(workers or _cores())
+    pool = ThreadPoolExecutor(workers or cores())
     results = []
     try:
-        with _bar(label, len(paths)) as advance:
+        with counted(label, len(paths)) as advance:
             for chunk, result in zip(chunks, pool.map(work, chunks), strict=True):
                 results.append(result)
                 advance(len(chunk))
@@ -145,12 +132,13 @@ def in_chunks(label: str, paths: Sequence[Path], work: Callable[[range], T], wor
     return results
 
 
-def _cores() -> int:
+def cores() -> int:
+    """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _bar(label: str, count: int) -> Iterator[Callable[[int], None]]:
+def counted(label: str, count: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, to be told of each chunk's length; one plain line if stderr is no terminal."""
     rate = TextColumn("{task.fields[rate]:.0f} images/s")
     bar = progress_bar(MofNCompleteColumn(), rate, TimeRemainingColumn())

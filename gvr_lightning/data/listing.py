@@ -126,7 +126,7 @@ def list_images(root: Path, test: str = "test") -> Listing:
     left_out: Counter[str] = Counter()
     for part, names in (("train", classes), (test, test_classes)):
         for name in names:
-            found = sorted(_images(root / part / name, f"{part}/{name}", left_out))
+            found = sorted(image_files(root / part / name, f"{part}/{name}", left_out))
             if not found:
                 raise UserError(f"there is no image in the class folder {root / part / name}: add some or remove it")
             files += found
@@ -159,22 +159,28 @@ def _instead(root: Path, part: str) -> str:
     return "an image folder has train/<class>/ and test/<class>/"
 
 
-def _images(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:
-    """The image files anywhere below a folder, links followed; hidden ones are left out, and others counted."""
-    found = []
+def image_files(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:
+    """The image files anywhere below a folder, links followed; hidden ones are left out, and others counted.
+
+    Args:
+        folder: where to look.
+        name: of the folder in the files' names, "" to leave it out.
+        left_out: gains the files that are no images, by ending.
+    """
+    found, above = [], f"{name}/" if name else ""
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
         for entry in visible:
             if entry.is_dir():
-                found += _images(entry.path, f"{name}/{entry.name}", left_out)
+                found += image_files(entry.path, f"{above}{entry.name}", left_out)
             elif not entry.is_file() and entry.name.lower().endswith(EXTENSIONS) and not _dangling(entry):
                 left_out["pipe or device"] += 1
             elif not entry.name.lower().endswith(EXTENSIONS):
                 left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
             else:
                 stat = entry.stat()
-                found.append(ImageFile(f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+                found.append(ImageFile(f"{above}{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     return found

@@ -65,11 +65,14 @@ def timm_network(
         raise ValueError(
             f"timm model {name!r} does not take {shape} images with options {options}: {reason}"
         ) from error
+    own_names = {name: id(value) for name, value in net.state_dict(keep_vars=True).items()}
     classifier = net.get_classifier()
     net.reset_classifier(0)
     for build in (_cut, _uncut):
         network = build(net, classifier)
         if network is not None and _equal(network, images, expected):
+            here = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
+            network.plain_names = {name: here[value] for name, value in own_names.items()}
             return network.train()
     raise ValueError(f"timm model {name!r} does not end in one classifier layer")
 
