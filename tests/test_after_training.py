@@ -162,7 +162,7 @@ def test_the_predictions_are_the_run_s_own(finished: Finished, digits: Path, typ
 
 
 def test_photos_are_resized_and_transformed_as_those_of_the_test(typed: Any, tmp_path: Path) -> None:
-    """Images of several sizes; the run's own transform of its test images mirrors them."""
+    """Of several sizes, to one that is no square; one is broken; the run's own transform mirrors its test images."""
     root, generator = tmp_path / "set", torch.Generator().manual_seed(0)
     for part, n in (("train", 6), ("test", 5)):
         for c, name in enumerate(("a", "=b")):
@@ -171,15 +171,18 @@ def test_photos_are_resized_and_transformed_as_those_of_the_test(typed: Any, tmp
                 pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
                 (root / part / name).mkdir(parents=True, exist_ok=True)
                 Image.fromarray(pixels.numpy()).save(root / part / name / f"{i}.png")
+    (root / "train" / "a" / "broken.png").touch()
     mirror = "data.eval_transform={_target_: torchvision.transforms.v2.RandomHorizontalFlip, p: 1}"
-    folder = ["data=image_folder", f"data.root={root}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
-    tiny_run(tmp_path / "run", *folder, mirror, "data.val_fraction=0", "batch_size=6", "lr=0.3")
+    folder = ["data=image_folder", f"data.root={root}", "data.image_size=[8,6]", f"data.cache_dir={tmp_path / 'cache'}"]
+    folder += ["data.skip_broken=true", "data.val_fraction=0", "data.augmentation.cutout=0"]
+    summary = tiny_run(tmp_path / "run", *folder, mirror, "batch_size=6", "lr=0.3")
+    assert summary["left_out"] == ["train/a/broken.png"]
     out = tmp_path / "p.csv"
     typed(predict, f"run={tmp_path / 'run'}", f"images={root / 'test'}", f"out={out}")
     rows = table(out)
     assert rows[0]["path"] == "'=b/0.png" and {row["class"] for row in rows} <= {"a", "'=b"}
     loaded = load_network(tmp_path / "run" / "checkpoints" / "last.ckpt")
-    images = ImageFolder(root, 8, cache_dir=str(tmp_path / "cache"))().test.images.flip(3)
+    images = ImageFolder(root, [8, 6], cache_dir=str(tmp_path / "cache"), skip_broken=True)().test.images.flip(3)
     with torch.no_grad():
         p = loaded.network((images.float() / 255 - loaded.mean.view(3, 1, 1)) / loaded.std.view(3, 1, 1)).softmax(1)
     assert [float(row["probability"]) for row in rows] == pytest.approx(p.max(1).values.tolist(), rel=1e-5)

@@ -202,6 +202,7 @@ def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -
         "train": {**steps, **parts.throughput.summary()},
         "classes": list(map(str, parts.data.classes)),
         "data_hash": parts.data.data_hash,
+        **({"left_out": list(files)} if (files := parts.data.left_out) else {}),
         **({"label_noise": noise} if (noise := parts.data.noise_record) else {}),
         **origin(config),
     }

@@ -19,7 +19,7 @@ class ImageReader:
 
     Args:
         paths: of the files.
-        shape: (C, H, W); square images are resized and cropped to it, others have to have it.
+        shape: (C, H, W); images of another size are resized and cropped to it.
         value_range: of images of more than 8 bits; None: of as many bits as each has.
         workers: threads; None for one a core.
     """
@@ -45,9 +45,6 @@ class ImageReader:
     def _read(self, number: int) -> np.ndarray | Broken:
         path, (channels, height, width) = self.paths[number], self.shape
         try:
-            pixels = decode_image(path, channels, height if height == width else None, self.value_range)
+            return decode_image(path, channels, (height, width), self.value_range)
         except Exception as error:  # on damaged files Pillow raises nearly anything
             return Broken(path, reason_of(error))
-        if pixels.shape != self.shape:
-            return Broken(path, f"it has {pixels.shape[2]}x{pixels.shape[1]} pixels, and not {width}x{height}")
-        return pixels

@@ -1,9 +1,11 @@
 """Image files that cannot be decoded: what is said of them, the first with its reason, and how many there are."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 NAMED = 4  # of them by name
 _ADVICE = re.compile("set data|scale it")  # in a reason that says what to do
@@ -41,3 +43,23 @@ def broken_line(broken: Sequence[Broken], way_out: str = REPLACE, others: int | 
         listed = f" ({', '.join(names)})" if len(broken) > 1 else ""
         line += f", nor can {n} other image{'s' if n > 1 else ''}{listed}"
     return f"{line}: {way_out}" if way_out and not _ADVICE.search(line) else line
+
+
+def leave_out(images: np.ndarray, targets: np.ndarray, numbers: Collection[int]) -> None:
+    """Move the rows of all other files to the front, in order and in place; the targets behind them name these.
+
+    Args:
+        images: (N, C, H, W).
+        targets: (N,).
+        numbers: of the files to leave out.
+    """
+    kept = [i for i in range(len(targets)) if i not in numbers] if numbers else []
+    for place, i in enumerate(kept):
+        if place != i:
+            images[place], targets[place] = images[i], targets[i]
+    targets[len(targets) - len(numbers) :] = [-1 - i for i in sorted(numbers)]
+
+
+def left_out(targets: np.ndarray) -> list[int]:
+    """The numbers of the files that :func:`leave_out` left out."""
+    return [-1 - int(target) for target in targets[targets < 0]]

@@ -218,6 +218,11 @@ class ViewsDataModule(LightningDataModule):
         return self._splits.hash
 
     @property
+    def left_out(self) -> tuple[str, ...]:
+        """Files of the data set that are broken."""
+        return self._splits.left_out
+
+    @property
     def _splits(self) -> Splits:
         assert self.splits is not None, "setup() comes first"
         return self.splits

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
+Size = int | Sequence[int] | None  # of images: a square's sides, height and width, or as they are
 _CHUNK = 64  # files a thread takes at a time
 
 
-def decode_image(path: Path, channels: int, image_size: int | None, value_range: Range | None = None) -> np.ndarray:
-    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to that square.
+def decode_image(path: Path, channels: int, image_size: Size, value_range: Range | None = None) -> np.ndarray:
+    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to it.
 
-    ``value_range`` is that of the data set's images of more than 8 bits.
+    A single number is that of a square's sides, two are the height and the width. ``value_range`` is that of the data
+    set's images of more than 8 bits.
     """
     from PIL import Image, ImageOps
 
@@ -37,10 +39,17 @@ def decode_image(path: Path, channels: int, image_size: int | None, value_range:
             image = ImageOps.exif_transpose(file)
         image = _to_mode(image, "RGB" if channels == 3 else "L", value_range)
         image.load()
-    if image_size is not None and image.size != (image_size, image_size):
-        image = _resize_and_crop(image, image_size)
+    if image_size is not None:
+        height, width = pair(image_size)
+        image = _resize_and_crop(image, height, width) if image.size != (width, height) else image
     pixels: np.ndarray = np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
     return pixels
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def _to_mode(image: "Image.Image", mode: str, value_range: Range | None) -> "Image.Image":
@@ -52,14 +61,17 @@ def _to_mode(image: "Image.Image", mode: str, value_range: Range | None) -> "Ima
     return image.convert(mode) if image.mode != mode else image
 
 
-def _resize_and_crop(image: "Image.Image", size: int) -> "Image.Image":
-    """The shorter side becomes ``size`` (bilinear, antialiased), then the central square is cut out."""
+def _resize_and_crop(image: "Image.Image", height: int, width: int) -> "Image.Image":
+    """As small as it covers the wanted size (bilinear, antialiased), then the centre is cut out."""
     from PIL import Image
 
-    width, height = (size * side // min(image.size) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    by_width = image.height * width >= image.width * height
+    covering = (
+        (width, image.height * width // image.width) if by_width else (image.width * height // image.height, height)
+    )
+    image = image.resize(covering, Image.Resampling.BILINEAR)
+    left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def first_readable(
@@ -79,32 +91,32 @@ def first_readable(
 def decode_all(
     paths: Sequence[Path],
     out: np.ndarray,
-    image_size: int | None,
+    image_size: Size,
     workers: int | None,
     value_range: Range | None = None,
-) -> None:
+) -> dict[int, Broken]:
     """Decode every file into ``out``, uint8 (N, C, H, W).
 
-    Raises `UserError` at the end for files that cannot be decoded (the first are named, all are counted), and at
-    once for one of another size than ``out``.
+    Raises `UserError` at once for one of another size than ``out``.
+
+    Returns:
+        Those that cannot be decoded, by number.
     """
 
-    def decode_some(chunk: range) -> list[Broken]:
-        broken = []
+    def decode_some(chunk: range) -> dict[int, Broken]:
+        broken = {}
         for i in chunk:
             try:
                 pixels = decode_image(paths[i], out.shape[1], image_size, value_range)
             except Exception as error:  # on damaged files Pillow raises nearly anything
-                broken.append(Broken(paths[i], reason_of(error)))
+                broken[i] = Broken(paths[i], reason_of(error))
                 continue
             if pixels.shape != out.shape[1:]:
                 raise UserError(_sizes_line(paths, paths[i], pixels.shape, value_range))
             out[i] = pixels
         return broken
 
-    broken = [one for some in in_chunks("decoding", paths, decode_some, workers) for one in some]
-    if broken:
-        raise UserError(broken_line(broken))
+    return {i: one for some in in_chunks("decoding", paths, decode_some, workers) for i, one in some.items()}
 
 
 def _sizes_line(paths: Sequence[Path], path: Path, shape: tuple[int, ...], value_range: Range | None) -> str:

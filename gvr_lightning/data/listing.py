@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,15 @@ class Listing:
             digest.update(os.fsencode(file.name) + b"\0" + content)
         deep = full_range([values for _, values in found if values is not None])
         return digest.hexdigest(), int(deep[1]) if deep else 0
+
+    def require_classes(self, broken: Collection[int]) -> None:
+        """Raises `UserError` if of a class folder all files, given by their numbers, are left out."""
+        folders, out = [tuple(file.name.split("/")[:2]) for file in self.files], set(broken)
+        kept = {folder for i, folder in enumerate(folders) if i not in out}
+        for i in broken:
+            if folders[i] not in kept:
+                folder = self.root.joinpath(*folders[i])
+                raise UserError(f"no image in the class folder {folder} can be decoded: replace them or remove it")
 
     def newest(self) -> int:
         """When the last change to a file was, in nanoseconds."""
