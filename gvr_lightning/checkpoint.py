@@ -49,6 +49,10 @@ class Loaded:
     image_shape: tuple[int, ...]
     mean: Tensor  # of each channel in [0, 1], as the network's images were normalised
     std: Tensor
+    classes: tuple[str, ...] = ()
+    source_shape: tuple[int, ...] = ()  # of the data set's images, before a transform that changes it
+    value_range: tuple[float, float] | None = None  # of images of more than 8 bits
+    epoch: int = 0  # that it was saved in, counted from 1
 
 
 def load_network(path: Path, weights: str = "ema", trust: Collection[str] = ()) -> Loaded:
@@ -67,7 +71,11 @@ def load_network(path: Path, weights: str = "ema", trust: Collection[str] = ()) 
         config, state, data = (checkpoint[name] for name in ("config", "state_dict", "ViewsDataModule"))
         config, shape = current(config), tuple(map(int, data["image_shape"]))
         settings, task, num_classes = _without_starts(config["model"]), config["task"], int(data["num_classes"])
-        moments = [torch.as_tensor(data[name], dtype=torch.float32) for name in ("mean", "std")]
+        mean, std = (torch.as_tensor(data[name], dtype=torch.float32) for name in ("mean", "std"))
+        classes = tuple(map(str, data.get("classes") or range(num_classes)))
+        source_shape = tuple(map(int, data.get("source_shape") or shape))
+        deep = _pair(data.get("value_range"))
+        epoch = int(checkpoint.get("epoch", -1)) + 1
         averaged = any(name.startswith(EMA) for name in state)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -81,9 +89,16 @@ def load_network(path: Path, weights: str = "ema", trust: Collection[str] = ()) 
     except (RuntimeError, TypeError) as error:
         raise UserError(f"checkpoint {path}: its weights are not those of its model") from error
     kind = declared(task, "kind", "ddpm" if averaged else "classification")
-    return Loaded(network.eval(), kind, config, shape, *moments)
+    return Loaded(network.eval(), kind, config, shape, mean, std, classes, source_shape, deep, epoch)
 
 
 def _without_starts(settings: dict[str, Any]) -> dict[str, Any]:
     inner = {key: None if key in STARTS else value for key, value in settings.items()}
     return {key: _without_starts(value) if isinstance(value, dict) else value for key, value in inner.items()}
+
+
+def _pair(value: Any) -> tuple[float, float] | None:
+    if value is None:
+        return None
+    low, high = map(float, value)
+    return low, high

@@ -99,3 +99,8 @@ def read_yaml(path: Path) -> Any:
         return yaml.load(text, LOADER)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from error
+
+
+def as_text(value: Any) -> Any:
+    """A cell of a table: a text that a spreadsheet would take for a formula, as text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

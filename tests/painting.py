@@ -1,4 +1,4 @@
-"""Whether the curves of a run are painted, which takes longer than a tiny run itself."""
+"""Whether the pictures of a run's figures are painted, which takes longer than a tiny run itself."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,12 +9,13 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
+PICTURES = ("curves.png", "confusion.png")
 _PAINT = Figure.savefig
 
 
 @contextmanager
 def unpainted() -> Iterator[None]:
-    """``curves.png`` is an empty picture; others are as ever."""
+    """These are empty pictures; others are as ever."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Figure, "savefig", _save)
         yield
@@ -29,7 +30,7 @@ def painted() -> Iterator[None]:
 
 
 def _save(figure: Figure, target: Any, **options: Any) -> None:
-    if Path(str(target)).name == "curves.png":
+    if Path(str(target)).name in PICTURES:
         Image.new("L", (1, 1)).save(target)
     else:
         _PAINT(figure, target, **options)

@@ -9,10 +9,11 @@ from gvr_lightning.config.check import check
 from gvr_lightning.config.flags import separate
 from gvr_lightning.config.sampling import read_sample_line
 from gvr_lightning.config.sweep import expand
+from gvr_lightning.config.trained import read_export_line, read_predict_line
 from gvr_lightning.report.settings import read_report_line
 
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-NAME = r"(?:train\.py|gvr-(?:train|sample|report))"
+NAME = r"(?:train\.py|gvr-(?:train|sample|report|export|predict))"
 COMMAND = re.compile(
     rf"(?:^ *|`)(?:(?:torchrun|python)\b[^\n]*? )??({NAME}(?: [^->][^`\n]*| -[a-z-][^`\n]*)?)(?=[`\n])", re.MULTILINE
 )
@@ -73,9 +74,15 @@ def _check_report(words: list[str]) -> None:
         read_report_line([w if "=" in w else "." for w in words])  # its folders come to be when runs do
 
 
+def _check_trained(read: Callable[[list[str]], object]) -> Callable[[list[str]], object]:
+    return lambda words: None if "--help" in words else read(words)
+
+
 CHECKS: dict[str, Callable[[list[str]], object]] = {
     "train.py": _check_train,
     "gvr-train": _check_train,
     "gvr-sample": _check_sample,
     "gvr-report": _check_report,
+    "gvr-export": _check_trained(read_export_line),
+    "gvr-predict": _check_trained(read_predict_line),
 }

@@ -22,7 +22,7 @@ TINY_DDPM = ["task=ddpm", *TINY_UNET, "sampler.steps=3", "generation.num_images=
 def tiny_run(folder: Path, *overrides: str, cnn: bool = True, curves: bool = False) -> dict[str, Any]:
     """A run of a few updates in ``folder``; returns its summary.
 
-    ``curves.png`` is drawn up and, but for ``curves``, not painted.
+    But for ``curves``, its pictures are drawn up and not painted.
     """
     cnn = cnn and "task=ddpm" not in overrides  # a U-Net has other keys
     folder.mkdir(parents=True, exist_ok=True)

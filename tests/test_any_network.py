@@ -181,7 +181,9 @@ def test_what_does_not_fit_is_refused_in_one_line() -> None:
     refused(OfItsOwn(lambda z: z.softmax(1)), r"what 'out' gives is not what the network gives: name it")
     refused(own, r"what 'stem.1' gives is not what the network gives", head="stem.1")
     refused(OfItsOwn(lambda z: [z]), r"the network gives a list, neither a tensor nor something with .logits")
-    refused(nn.DataParallel(OfItsOwn()), r"nn.DataParallel runs copies of the network, which cannot be looked into: use DDP")
+    refused(
+        nn.DataParallel(OfItsOwn()), r"nn.DataParallel runs copies of the network, which cannot be looked into: use DDP"
+    )
     refused(own, r"layers=\['haed'\] match none of the model's 4 parameters", layers="haed")
     refused(own, "views is one tensor: give a list of them", torch.randn(2, 3, 32, 32))
     own.unused = nn.Linear(8, C)

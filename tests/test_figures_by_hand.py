@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Trainer
+from scipy.optimize import minimize_scalar
 from torch import Tensor, nn
 
 from gvr_lightning import GradientVariance
@@ -30,6 +31,7 @@ from gvr_lightning.tasks.classification import ClassificationTask
 CLASSES, SCALE, BATCH, ALPHA = 7, 6.0, 4, 0.5
 TRAIN, TEST = 13, 9  # 3 are held out: batches of 4, 4 and 2
 RANKS = (0, 4, 5, 0, 1, 6, 0)  # of the labels among an image's logits
+FAIR = (0, 0, 1, 0, 2)  # likewise, of a network that is mostly right
 STILL = partial(torch.optim.SGD, lr=0.0)
 Row = dict[str, str]
 
@@ -40,9 +42,9 @@ def pixels(n: int, seed: int, classes: int = CLASSES) -> np.ndarray:
     return np.stack([random.permutation(256)[:classes] for _ in range(n)])
 
 
-def labels_of(x: np.ndarray) -> np.ndarray:
+def labels_of(x: np.ndarray, ranks: Sequence[int]) -> np.ndarray:
     """Each image's brightest pixel, or the fifth, sixth, ... brightest."""
-    ranks = np.resize(RANKS, len(x)) % x.shape[1]
+    ranks = np.resize(ranks, len(x)) % x.shape[1]
     return np.argsort(-x, axis=1)[np.arange(len(x)), ranks]
 
 
@@ -51,13 +53,14 @@ class Table:
 
     Args:
         classes: how many.
+        ranks: of the labels, in turn.
         views: of a sample; view v is turned by i % (v + 1) classes, so any two agree on some samples only.
         **options: of the data module.
     """
 
-    def __init__(self, classes: int = CLASSES, views: int = 1, **options: Any) -> None:
+    def __init__(self, classes: int = CLASSES, views: int = 1, ranks: Sequence[int] = RANKS, **options: Any) -> None:
         self.pixels = {"train": pixels(TRAIN, 0, classes), "test": pixels(TEST, 1, classes)}
-        self.labels = {part: labels_of(x) for part, x in self.pixels.items()}
+        self.labels = {part: labels_of(x, ranks) for part, x in self.pixels.items()}
         self.order: list[list[int]] = []  # the samples of each training batch
         sets = (
             ImageSet(torch.from_numpy(x[:, None, None].astype(np.uint8)), torch.from_numpy(self.labels[part]))
@@ -385,8 +388,27 @@ def test_without_a_validation_part_its_columns_are_absent(tmp_path: Path) -> Non
 
 
 def test_a_test_s_columns(tmp_path: Path) -> None:
-    (row,) = measured(Table(), tmp_path, test=True)
-    assert row.keys() == {"step", "test/acc", "test/top5", "test/ece", "test/loss"}
+    (row,) = measured(Table(ranks=FAIR), tmp_path, test=True)
+    tested = {"step", "test/acc", "test/top5", "test/ece", "test/loss", "test/balanced_acc", "test/nll"}
+    scaled = {"test/nll_scaled", "test/ece_scaled", "temperature"}
+    assert row.keys() == tested | scaled
+    (row,) = measured(Table(val_fraction=0.0), tmp_path, test=True)
+    assert row.keys() == tested
+
+
+def test_the_temperature_is_of_the_held_out_images_and_scales_the_test_s(tmp_path: Path) -> None:
+    table = Table(ranks=FAIR, val_fraction=0.55)
+    held, test = (SCALE * x / 255 for x in (table.pixels["train"][table.held_out], table.pixels["test"]))
+    labels = table.labels["train"][table.held_out]
+    least = minimize_scalar(lambda t: cross_entropy(held / t, labels).mean(), bounds=(0.1, 99), options={"xatol": 1e-9})
+    (row,) = measured(table, tmp_path, test=True, label_smoothing=0.3)
+    assert float(row["temperature"]) == pytest.approx(least.x, rel=1e-5) != pytest.approx(1, rel=0.05)
+    labels, scaled = table.labels["test"], test / least.x
+    assert float(row["test/nll"]) == near(cross_entropy(test, labels).mean())
+    assert float(row["test/nll_scaled"]) == near(cross_entropy(scaled, labels).mean())
+    assert float(row["test/ece_scaled"]) == near(confident(scaled, labels, 15)[0])
+    right = [(test.argmax(1) == labels)[labels == c].mean() for c in sorted(set(labels))]
+    assert float(row["test/balanced_acc"]) == near(np.mean(right))
 
 
 @pytest.mark.parametrize(

@@ -124,7 +124,7 @@ ELSEWHERE = {
     "test_variance.py": "regularizer.penalty.split",
     "test_keys.py": "model.pretrained trainer.deterministic trainer.benchmark",
     "test_sources.py": "data.root data.download data.image_size data.channels data.cache_dir data.workers"
-    " data.test_folder data.value_range",
+    " data.test_folder data.value_range data.skip_broken",
     "test_security.py": "trust",
     "test_launching.py": "trainer.timeout",
     "test_splits.py": "data.eval_batch_size data.on_device",

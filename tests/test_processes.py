@@ -91,6 +91,7 @@ def test_four_processes_compute_what_one_does(four: Pool, finished: Finished, tm
     overrides = [*EXACT, *ODD, *PENALTY, *RUNS[case]]
     four(in_process, tmp_path, [*overrides, "trainer.devices=4"])
     assert_equal_rows(finished(*overrides), tmp_path)
+    assert (tmp_path / "confusion.csv").read_text() == (finished(*overrides) / "confusion.csv").read_text()
 
 
 @pytest.mark.parametrize("case", [*RUNS, *DDPM])

@@ -43,7 +43,7 @@ AUGMENTED = {"is": "Augmentation", "padding": 4, "flip": True, "cutout": 16, "cu
 SHIFTED = {"is": "Augmentation", "padding": 1, "flip": False, "cutout": 0, "cutout_prob": 0.0}
 CIFAR = {"root": "data", "download": True, "augmentation": AUGMENTED, **PLAIN_DATA}
 FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None, "workers": None}
-FOLDER |= {"test_folder": None, "value_range": None}
+FOLDER |= {"test_folder": None, "value_range": None, "skip_broken": False}
 
 # group -> option -> all its values, but for hydra's own
 TENSOR = {"is": "AGR", "granularity": "tensor"}

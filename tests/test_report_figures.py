@@ -94,12 +94,14 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 DIRECTIONS = {
     **dict.fromkeys(["test/acc", "val/acc", "train/acc", "test/top5", "val/acc_best", "is/mean"], 1),
+    "test/balanced_acc": 1,
     **dict.fromkeys(["test/loss", "val/loss", "val/loss_best", "test/ece", "fid"], -1),
-    **dict.fromkeys(["real/fid", "real/is/mean", "is/std", "train/penalty", "train/penalty_share"], 0),
+    **dict.fromkeys(["test/nll", "test/nll_scaled", "test/ece_scaled"], -1),
+    **dict.fromkeys(["temperature", "real/fid", "real/is/mean", "is/std", "train/penalty", "train/penalty_share"], 0),
     **dict.fromkeys(["train/view_agreement", "train/acc_noisy", "train/acc_noisy_true", "train/seconds"], 0),
 }
 PERCENT = ["test/acc", "val/acc", "train/acc", "test/top5", "val/acc_best", "train/view_agreement"]
-PERCENT += ["train/acc_noisy", "train/acc_noisy_true", "train/acc_clean"]
+PERCENT += ["test/balanced_acc", "train/acc_noisy", "train/acc_noisy_true", "train/acc_clean"]
 
 
 @pytest.mark.parametrize(("name", "direction"), DIRECTIONS.items())
@@ -966,6 +968,6 @@ def test_a_finished_run_leaves_its_curves(finished: Callable[..., Path], tmp_pat
     assert (tmp_path / "curves.png").read_bytes() == (folder / "curves.png").read_bytes()
     with (folder / "metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))[:2]
-    found = panels(drawn[0])
+    found = panels(drawn[1])  # after confusion.png
     assert found["loss"]["validation"] == ([1, 2], [float(row["val/loss"]) for row in rows])
     assert found["penalty"]["penalty"] == ([1, 2], [float(row["train/penalty"]) for row in rows])

@@ -62,6 +62,12 @@ TEXT = Row("text (quote what looks like a number: \"'123'\")", ("", "3", "null")
 NODE = Row("settings with a _target_", ("{size:3}",), ())
 SETTINGS = Row("settings {key: value}", ("3", "abc", "[a]", "null"), ("{a:b}",))
 
+SIZE = Row(
+    "a whole number >= 1 or a list [a, b, ...], each a whole number >= 1 or null",
+    ("0", "1.5", "abc", "true", "[]", "[0,8]", "[8,null]"),
+    ("1", "[48,64]", "null"),
+)
+
 HALVES = ("per_sample", "shared", "split")
 
 # options of the command line -> key -> what it must be
@@ -154,7 +160,7 @@ RULED: dict[str, dict[str, Row]] = {
     f"batch_size={LARGEST}": {"task.accumulate": whole(1)},
     "data=image_folder data.root=x model=wide_resnet regularizer=gvr optimizer=rmsprop scheduler=warmup": {
         "data.root": TEXT,
-        "data.image_size": whole(1).or_null(),
+        "data.image_size": SIZE,
         "data.channels": Row("1 or 3", ("0", "2", "4", "1.0", "true", "null", "rgb"), ("1", "3")),
         "data.cache_dir": TEXT.or_null(),
         "data.workers": whole(1).or_null(),
@@ -174,7 +180,9 @@ RULED: dict[str, dict[str, Row]] = {
         "scheduler.cosine": FLAG,
         # these repeat others
         "data.source.root": TEXT,
-        "data.source.image_size": whole(1).or_null(),
+        "data.source.image_size": SIZE,
+        "data.skip_broken": FLAG,
+        "data.source.skip_broken": FLAG,
         "data.source.channels": Row("1 or 3", ("0", "2", "null"), ("1", "3")),
         "data.source.cache_dir": TEXT.or_null(),
         "data.source.workers": whole(1).or_null(),
@@ -389,6 +397,14 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             ["no optimizer.dampening"],
             ["optimizer.nesterov=true +optimizer.dampening=0"],
         ),
+    ],
+    "image_size": [
+        (
+            "data=image_folder data.root=x data.image_size=[48]",
+            ["data.image_size=[48]", "the height and the width"],
+            ["data=image_folder data.root=x data.image_size=[48,64]"],
+        ),
+        ("data=image_folder data.root=x data.image_size=[48,64,3]", ["data.image_size=[48, 64, 3]"], []),
     ],
     "channels": [
         (

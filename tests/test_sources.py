@@ -628,6 +628,59 @@ def test_broken_images_are_named_and_counted(tmp_path: Path, image_size: int | N
     assert "12 other images" in error_of(lambda: load(root, image_size=image_size))
 
 
+@pytest.mark.parametrize(
+    ("shape", "size", "covering", "corner"),
+    [
+        ((20, 10), [5, 4], (10, 5), (3, 0)),  # (W, H) to [H, W]: as high as it has to be, and cut on both sides
+        ((10, 20), [4, 5], (5, 10), (0, 3)),
+        ((20, 10), [4, 8], (8, 4), (0, 0)),
+        ((9, 13), 6, (6, 8), (0, 1)),
+    ],
+)
+def test_an_image_is_resized_to_cover_the_size_and_its_centre_cut_out(
+    shape: tuple[int, int], size: Any, covering: tuple[int, int], corner: tuple[int, int], tmp_path: Path
+) -> None:
+    image = Image.fromarray(np.random.RandomState(0).randint(0, 256, (shape[1], shape[0], 3)).astype(np.uint8))
+    image.save(tmp_path / "a.png")
+    height, width = (size, size) if isinstance(size, int) else size
+    resized = np.asarray(image.resize(covering, Image.Resampling.BILINEAR))
+    expected = resized[corner[1] : corner[1] + height, corner[0] : corner[0] + width]
+    np.testing.assert_array_equal(decode_image(tmp_path / "a.png", 3, size), expected.transpose(2, 0, 1))
+
+
+def test_the_two_sides_of_a_square_are_its_side(folder: Path) -> None:
+    square, other = load(folder, image_size=[8, 8]), load(folder, image_size=[8, 6])
+    assert square.hash == load(folder, image_size=8).hash != other.hash
+    assert other.train.images.shape == (12, 3, 8, 6)
+    for size in ([8], [8, 6, 4], [8, 0], "8x6"):
+        assert "data.image_size" in error_of(lambda size=size: load(folder, image_size=size))
+
+
+def test_broken_images_are_left_out_where_that_is_wanted(
+    tmp_path: Path, spies: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if they had never been there, and told at every start; decoded once."""
+    whole, some = (write_image_folder(tmp_path / name, train=4, test=2) for name in ("whole", "some"))
+    names = ["train/class_0/0001.png", "train/class_2/0003.png", "test/class_1/0000.png"]
+    for name in names:
+        (whole / name).unlink()
+        (some / name).write_bytes(b"no image")
+    expected = load(whole)
+    decoded, _ = spies["decoded"], capsys.readouterr()
+    for _ in range(2):
+        found = load(some, skip_broken=True)
+        assert "data: 3 of 18 images cannot be decoded and are left out: " in capsys.readouterr().err
+        assert found.left_out == tuple(names) and spies["decoded"] == decoded + 18 + 1  # for the size of all
+        for part in ("train", "test"):
+            ours, theirs = getattr(found, part), getattr(expected, part)
+            assert torch.equal(ours.images, theirs.images) and torch.equal(ours.targets, theirs.targets)
+    assert found.hash != expected.hash == load(whole, skip_broken=True).hash
+    line = error_of(lambda: load(some))
+    assert all(str(some / name) in line for name in names) and "or set data.skip_broken=true" in line
+    (some / "test/class_1/0001.png").write_bytes(b"")
+    assert f"class folder {some / 'test' / 'class_1'} can be decoded" in error_of(lambda: load(some, skip_broken=True))
+
+
 # --- the cache of image folders
 
 

@@ -62,7 +62,7 @@ def only(folder: Path) -> dict[str, Any]:
 
 def logged(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of a history, without W&B's own columns and the pictures."""
-    pictures = ("_", "samples/", "curves/")
+    pictures = ("_", "samples/", "curves/", "confusion/", "tables/")
     rows = [{name: value for name, value in row.items() if not name.startswith(pictures)} for row in history]
     return [row for row in rows if row]
 
@@ -138,6 +138,9 @@ def test_what_a_run_holds(jobs: list[Path]) -> None:
         assert ended == {"status": "finished", "error": None, "data_hash": summary["data_hash"]}
         (picture,) = folder.glob(f"wandb/offline-run-*/files/{run['summary']['curves/path']}")
         assert picture.read_bytes() == (folder / "curves.png").read_bytes()
+        for name in ("tables/classes", "tables/confusion"):
+            (table,) = folder.glob(f"wandb/offline-run-*/files/{run['summary'][f'{name}/path']}")
+            assert [row[0] for row in json.loads(table.read_text())["data"]] == summary["classes"]
 
 
 def test_a_failed_job_is_closed_as_failed(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ def test_the_wheel_trains(tmp_path: Path) -> None:
     entries = (metadata / "entry_points.txt").read_text()
     assert (
         "gvr-train = gvr_lightning.app.train:main" in entries
+        and "gvr-export = gvr_lightning.app.export:main" in entries
+        and "gvr-predict = gvr_lightning.app.predict:main" in entries
         and "gvr-report = gvr_lightning.report.cli:main" in entries
     )
     command = [sys.executable, "-c", ENTRY, "regularizer=gvr", "alpha=0.01", *TINY, *TINY_CNN]

@@ -52,7 +52,7 @@ def test_training_validation_and_test_are_three_sets(gvr: tuple[dict[str, Any], 
     evaluated = [number for batch in batches if not batch["training"] for number in batch["numbers"]]
     validation, test = evaluated[:-40], evaluated[-40:]
     assert len(train) == 50 and train <= set(range(90))
-    assert validation == validation[:18] * 3 and len(set(validation)) == 18 and not set(validation) & train
+    assert validation == validation[:18] * 4 and len(set(validation)) == 18 and not set(validation) & train
     assert set(validation) <= set(range(90))
     assert sorted(test) == list(range(TEST, TEST + 40))
     assert summary["train"]["samples"] == 150 and summary["train"]["images"] == 300
@@ -178,7 +178,8 @@ def test_the_best_checkpoint_is_that_of_the_best_validation(hard: Any) -> None:
     held = sorted({n for b in batches if not b["training"] for n in b["numbers"] if n < TEST})
     assert len(held) == 40
     sizes = [len(b["numbers"]) for b in batches if not b["training"]]
-    assert sizes == [40] * 5 + [64, 64, 22]  # of validation, and of the test in parts of data.eval_batch_size
+    # of validation, the last for the temperature, and of the test in parts of data.eval_batch_size
+    assert sizes == [40] * 6 + [64, 64, 22]
     for name, epoch in (("best", best["epoch"]), ("last", 4)):
         expected = scores(folder, name, train.images[held], train.targets[held])
         row = [row for row in table(folder) if row["val/acc"]][epoch]

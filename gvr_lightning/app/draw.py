@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from gvr_lightning.app.build import build_sampler
+from gvr_lightning.app.trained import device_named
 from gvr_lightning.checkpoint import load_network
 from gvr_lightning.config.trust import names, require_own
 from gvr_lightning.diffusion.noise import Noise
@@ -50,7 +51,7 @@ def draw_images(
     if path.suffix not in ("", ".png"):
         raise UserError(f"out={out}: a grid is a .png; for one file an image name a folder, without a suffix")
     path.parent.mkdir(parents=True, exist_ok=True)  # before the work, so that a wrong path shows at once
-    network.to(_device(device), memory_format=torch.channels_last)
+    network.to(device_named(device), memory_format=torch.channels_last)
     batches = shown(draw(drawer, network, shape, n, seed, batch_size, bf16), n)
     if path.suffix == ".png":
         save_grid(torch.cat([batch.cpu() for batch in batches]), path)
@@ -76,13 +77,3 @@ def _trained(path: Path, weights: str, trust: Sequence[str]) -> tuple[Any, Noise
         raise UserError(f"ckpt={path}: the checkpoint of a {loaded.kind} run; images are drawn from a task=ddpm run's")
     node = require_own(loaded.config["task"].get("noise"), "task.noise", path, "task")
     return loaded.network, make(node, "task.noise", wanted=Noise), loaded.image_shape
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise UserError(f"device={name}: {str(error).split(' at start of')[0].splitlines()[0]}") from error

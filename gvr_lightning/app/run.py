@@ -33,6 +33,7 @@ from gvr_lightning.distributed.place import one_a_machine_first
 from gvr_lightning.distributed.strategies import load_whole
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.instantiate import make, require_kind
+from gvr_lightning.recording.confusion import CONFUSION, PICTURE, draw_confusion, write_confusion
 from gvr_lightning.recording.csv import METRICS, trackers
 from gvr_lightning.recording.curves import draw_curves
 from gvr_lightning.recording.overview import print_overview
@@ -173,8 +174,11 @@ def _leave(parts: _Parts, folder: Path, summary: dict[str, Any], name: str) -> N
         OSError: if the summary of a finished run cannot be written; how another one ended is told all the same.
     """
     lost: Exception | None = None
+    confusion, classes = parts.task.confusion, summary["classes"]
     works: list[tuple[str, Callable[[], None]]] = [
         (SUMMARY, lambda: write_summary(folder / SUMMARY, summary)),
+        (CONFUSION, lambda: write_confusion(folder, confusion, classes)),
+        (PICTURE, lambda: draw_confusion(folder, confusion, classes, name)),
         ("curves.png", lambda: draw_curves(folder / METRICS, folder / "curves.png", name)),
         *((type(x).__name__, partial(x.close, summary)) for x in trackers(parts.trainer.loggers)),
     ]
@@ -202,6 +206,7 @@ def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -
         "classes": list(map(str, parts.data.classes)),
         "data_hash": parts.data.data_hash,
         "data_size": parts.data.sizes,
+        **({"left_out": list(files)} if (files := parts.data.left_out) else {}),
         **({"label_noise": noise} if (noise := parts.data.noise_record) else {}),
         **origin(config),
     }
@@ -211,4 +216,5 @@ def _test(trainer: Trainer, task: BaseTask, data: ViewsDataModule, checkpoint: P
     """Score the test images with a checkpoint's weights."""
     load_whole(task, load_checkpoint(checkpoint)["state_dict"])
     trainer.test(task, data, verbose=False)
-    return {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("test/")}
+    found = trainer.callback_metrics.items()
+    return {name: float(value) for name, value in found if name.startswith("test/") or name == "temperature"}

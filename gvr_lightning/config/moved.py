@@ -11,8 +11,9 @@ MODULES = {
     "gvr_lightning.penalty": "gvr_lightning.methods.penalty",
     "gvr_lightning.regularizers": "gvr_lightning.methods.gvr.penalty",
 }
-LATER = {  # settings that a target did not have, with what it did
+LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, with what it did
     "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
+    "gvr_lightning.data.image_folder.ImageFolder": {"skip_broken": False},
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},
 }

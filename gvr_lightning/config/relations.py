@@ -155,6 +155,14 @@ def channels(config: Config) -> str | None:
     return "one entry a channel is needed: " + ", ".join(f"{key} says {n}" for key, n in known.items())
 
 
+def image_size(config: Config) -> str | None:
+    """One side of a square, or height and width."""
+    size = get(config, "data.image_size")
+    if not isinstance(size, list) or len(size) == 2:
+        return None
+    return f"data.image_size={show(size)}: one number, or two, the height and the width"
+
+
 def network(config: Config) -> str | None:
     """A network that gives what the task needs."""
     task, model = get(config, "task"), get(config, "model")
@@ -194,6 +202,6 @@ def gradient_scaler(config: Config) -> str | None:
 
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
-    *(name, clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels),
+    *(name, clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels, image_size),
     *(network, labels, stops_early, gradient_scaler, *GENERATION),
 )

@@ -70,8 +70,15 @@ def refuse_another(run: str, before: dict[str, Any], now: dict[str, Any]) -> Non
     """
     old, new = (_settled(leaves({key: get(config, key) for key in FIXED})) for config in (before, now))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
+    changed = [key for key in changed if not _came_later(key, old, new)]
     if changed:
         raise UserError(f"{run}: a run's model and data cannot change: {', '.join(changed)}; start a new run")
+
+
+def _came_later(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
+    """Whether a key that one side lacks only repeats what the data's source is told, which is the same."""
+    source = key.replace("data.", "data.source.", 1)
+    return (key in old) != (key in new) and source in old and old[source] == new.get(source)
 
 
 def _settled(flat: dict[str, Any]) -> dict[str, Any]:

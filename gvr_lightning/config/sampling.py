@@ -10,11 +10,10 @@ from gvr_lightning.config.check import check
 from gvr_lightning.config.columns import page_width, row
 from gvr_lightning.config.folder import conf_folder, group_options
 from gvr_lightning.config.overrides import parse
-from gvr_lightning.config.ranges import FLAG, NULL, TEXT, WORDS, Rule, one_of, whole
-from gvr_lightning.config.wording import show, suggest
-from gvr_lightning.errors import UserError
+from gvr_lightning.config.ranges import FLAG, NULL, TEXT, WORDS, one_of, whole
+from gvr_lightning.config.settings import FLAGS, Table, read_settings, setting_lines
 
-SETTINGS: dict[str, tuple[Any, Rule, str]] = {  # name: default, what it must be, what it is
+SETTINGS: Table = {
     "ckpt": (None, TEXT | NULL, "a .ckpt file, a run's folder, or the folder of a diffusers pipeline"),
     "out": ("samples.png", TEXT, "a .png: one grid; anything else: a folder, one PNG an image"),
     "n": (64, whole(1), "images"),
@@ -26,6 +25,7 @@ SETTINGS: dict[str, tuple[Any, Rule, str]] = {  # name: default, what it must be
     "trust": (None, TEXT | WORDS | NULL, "a network of somebody else's that the checkpoint names, if you trust it"),
     "export": (None, TEXT | NULL, "a folder, to write the network to as a diffusers pipeline; then out is not written"),
 }
+NEEDED = {"ckpt": "a run's folder, a .ckpt file, or a diffusers pipeline's folder"}
 SHORT = ("steps", "eta", "spacing")  # sampler.steps and so on
 INTRO = """\
 Draws images from a trained diffusion model.
@@ -33,16 +33,13 @@ Draws images from a trained diffusion model.
 Usage: gvr-sample ckpt=outputs/<name>/<time> [n=64] [sampler=ddim] [steps=50]
                   [out=grid.png] [key=value ...]
 """
-FLAGS = "Flags: --help, this page; --version, the project's"
 
 
 def sample_help() -> str:
     """The page of ``--help``."""
-    rows = {f"{name}={show(default)}": words for name, (default, _, words) in SETTINGS.items()}
     named = ", ".join(option for option in group_options()["sampler"] if option != "ddim")
-    rows["sampler=ddim"] = f"or {named}; steps, eta, spacing and sampler.<key> as in training"
-    lines = [row(f"  {left}", right, 25, page_width()) for left, right in rows.items()]
-    return "\n".join([INTRO, "Settings and their defaults", *lines, f"\n{FLAGS}"])
+    group = row("  sampler=ddim", f"or {named}; steps, eta, spacing and sampler.<key> as in training", 25, page_width())
+    return "\n".join([INTRO, "Settings and their defaults", *setting_lines(SETTINGS), group, f"\n{FLAGS}"])
 
 
 def read_sample_line(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:
@@ -51,28 +48,15 @@ def read_sample_line(arguments: Sequence[str]) -> tuple[dict[str, Any], Any]:
     Raises:
         UserError: for the first mistake.
     """
-    settings, overrides = {name: default for name, (default, _, _) in SETTINGS.items()}, []
+    own: list[str] = []
+    overrides: list[str] = []
     for text in arguments:
         key = parse(text).key_or_group
         if key in SHORT:
             overrides.append(f"sampler.{text}")
-        elif key == "sampler" or key.startswith("sampler."):
-            overrides.append(text)
-        elif key not in SETTINGS:
-            raise UserError(f"{text}: there is no such setting; {suggest(key, [*SETTINGS, 'sampler', *SHORT])}")
         else:
-            settings[key] = _value(text, key)
-    if settings["ckpt"] is None:
-        raise UserError("ckpt is missing: add ckpt=<a run's folder, a .ckpt file, or a diffusers pipeline's folder>")
-    return settings, _sampler(overrides)
-
-
-def _value(text: str, key: str) -> Any:
-    value, rule = parse(text).value(), SETTINGS[key][1]
-    value = str(value) if rule.holds("text") and isinstance(value, int | float) else value
-    if not rule.holds(value):
-        raise UserError(f"{text}: must be {rule.words}")
-    return value
+            (overrides if key == "sampler" or key.startswith("sampler.") else own).append(text)
+    return read_settings(own, SETTINGS, NEEDED, ["sampler", *SHORT]), _sampler(overrides)
 
 
 def _sampler(overrides: list[str]) -> Any:

@@ -4,7 +4,7 @@ Its loaders hand out the sample numbers of global batches only; a process's part
 What a batch holds is a pure function of (seed, epoch, sample, view).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -163,6 +163,12 @@ class ViewsDataModule(LightningDataModule):
         images, targets = self._device_images[id(images_of)]
         return images[index], targets[index]
 
+    def held_out(self, device: torch.device) -> Iterator[Batch]:
+        """The validation images as the test has its own: this process's part of each batch, on a device."""
+        for index in self.val_dataloader():
+            mine, _ = rows_here(index.to(device), 1, *rank_and_size())
+            yield self._eval_batch(mine, self._splits.train)
+
     def _in_order(self, index: Tensor) -> IndexLoader:
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)
 
@@ -173,6 +179,8 @@ class ViewsDataModule(LightningDataModule):
             "image_shape": list(self.image_shape),
             "num_classes": self.num_classes,
             "classes": list(self._splits.classes),
+            "source_shape": list(self._splits.train.images.shape[1:]),
+            "value_range": list(self._splits.value_range or ()) or None,
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
             "label_noise": self.noise_record,
@@ -213,6 +221,11 @@ class ViewsDataModule(LightningDataModule):
     def data_hash(self) -> str:
         """The sha256 of the data set's content."""
         return self._splits.hash
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Files of the data set that are broken."""
+        return self._splits.left_out
 
     @property
     def _splits(self) -> Splits:

@@ -1,7 +1,6 @@
 """Decodes image files in parallel into one array."""
 
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
+from gvr_lightning.data.broken import Broken, broken_line, reason_of
 from gvr_lightning.data.depth import Range, is_deep, to_bytes
 from gvr_lightning.errors import UserError
 from gvr_lightning.progress import progress_bar
@@ -21,14 +21,15 @@ if TYPE_CHECKING:
     from PIL import Image
 
 T = TypeVar("T")
-ADVICE = re.compile("set data|scale it")  # in a reason that says what to do
+Size = int | Sequence[int] | None  # of images: a square's sides, height and width, or as they are
 _CHUNK = 64  # files a thread takes at a time
 
 
-def decode_image(path: Path, channels: int, image_size: int | None, value_range: Range | None = None) -> np.ndarray:
-    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to that square.
+def decode_image(path: Path, channels: int, image_size: Size, value_range: Range | None = None) -> np.ndarray:
+    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to it.
 
-    ``value_range`` is that of the data set's images of more than 8 bits.
+    A single number is that of a square's sides, two are the height and the width. ``value_range`` is that of the data
+    set's images of more than 8 bits.
     """
     from PIL import Image, ImageOps
 
@@ -38,10 +39,17 @@ def decode_image(path: Path, channels: int, image_size: int | None, value_range:
             image = ImageOps.exif_transpose(file)
         image = _to_mode(image, "RGB" if channels == 3 else "L", value_range)
         image.load()
-    if image_size is not None and image.size != (image_size, image_size):
-        image = _resize_and_crop(image, image_size)
+    if image_size is not None:
+        height, width = pair(image_size)
+        image = _resize_and_crop(image, height, width) if image.size != (width, height) else image
     pixels: np.ndarray = np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
     return pixels
+
+
+def pair(size: int | Sequence[int]) -> tuple[int, int]:
+    """Height and width."""
+    height, width = (size, size) if isinstance(size, int) else size
+    return height, width
 
 
 def _to_mode(image: "Image.Image", mode: str, value_range: Range | None) -> "Image.Image":
@@ -53,71 +61,62 @@ def _to_mode(image: "Image.Image", mode: str, value_range: Range | None) -> "Ima
     return image.convert(mode) if image.mode != mode else image
 
 
-def _resize_and_crop(image: "Image.Image", size: int) -> "Image.Image":
-    """The shorter side becomes ``size`` (bilinear, antialiased), then the central square is cut out."""
+def _resize_and_crop(image: "Image.Image", height: int, width: int) -> "Image.Image":
+    """As small as it covers the wanted size (bilinear, antialiased), then the centre is cut out."""
     from PIL import Image
 
-    width, height = (size * side // min(image.size) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = round((width - size) / 2), round((height - size) / 2)
-    return image.crop((left, top, left + size, top + size))
+    by_width = image.height * width >= image.width * height
+    covering = (
+        (width, image.height * width // image.width) if by_width else (image.width * height // image.height, height)
+    )
+    image = image.resize(covering, Image.Resampling.BILINEAR)
+    left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
+    return image.crop((left, top, left + width, top + height))
 
 
 def first_readable(
     paths: Sequence[Path], channels: int, value_range: Range | None = None
 ) -> tuple[Path, tuple[int, ...]]:
     """The first file that can be decoded, and its shape (C, H, W)."""
-    reason = ""
+    broken: Broken | None = None
     for path in paths:
         try:
             return path, decode_image(path, channels, None, value_range).shape
         except Exception as error:  # `decode_all` names it
-            reason = reason or _reason(error)
-    raise UserError(_broken_line(f"{paths[0]} cannot be decoded ({reason})", len(paths) - 1))
-
-
-def _reason(error: Exception) -> str:
-    from PIL import Image
-
-    if isinstance(error, Image.DecompressionBombError):
-        return "it has more than 178 megapixels, which is taken for an attack: scale it down before"
-    return " ".join(str(error).split()) or type(error).__name__
+            broken = broken or Broken(path, reason_of(error))
+    assert broken is not None, "there is at least one"
+    raise UserError(broken_line([broken], others=len(paths) - 1))
 
 
 def decode_all(
     paths: Sequence[Path],
     out: np.ndarray,
-    image_size: int | None,
+    image_size: Size,
     workers: int | None,
     value_range: Range | None = None,
-) -> None:
+) -> dict[int, Broken]:
     """Decode every file into ``out``, uint8 (N, C, H, W).
 
-    Raises `UserError` at the end for files that cannot be decoded (the first is named, the others are counted), and at
-    once for one of another size than ``out``.
+    Raises `UserError` at once for one of another size than ``out``.
+
+    Returns:
+        Those that cannot be decoded, by number.
     """
 
-    def decode_some(chunk: range) -> list[str]:
-        broken = []
+    def decode_some(chunk: range) -> dict[int, Broken]:
+        broken = {}
         for i in chunk:
             try:
                 pixels = decode_image(paths[i], out.shape[1], image_size, value_range)
             except Exception as error:  # on damaged files Pillow raises nearly anything
-                broken.append(f"{paths[i]} cannot be decoded ({_reason(error)})")
+                broken[i] = Broken(paths[i], reason_of(error))
                 continue
             if pixels.shape != out.shape[1:]:
                 raise UserError(_sizes_line(paths, paths[i], pixels.shape, value_range))
             out[i] = pixels
         return broken
 
-    broken = [line for lines in in_chunks("decoding", paths, decode_some, workers) for line in lines]
-    if broken:
-        raise UserError(_broken_line(broken[0], len(broken) - 1))
-
-
-def _broken_line(first: str, others: int) -> str:
-    more = f", nor can {others} other image{'s' if others > 1 else ''}" if others else ""
-    return f"{first}{more}" if ADVICE.search(first) else f"{first}{more}: replace or remove what is broken"
+    return {i: one for some in in_chunks("decoding", paths, decode_some, workers) for i, one in some.items()}
 
 
 def _sizes_line(paths: Sequence[Path], path: Path, shape: tuple[int, ...], value_range: Range | None) -> str:
@@ -133,10 +132,10 @@ def in_chunks(label: str, paths: Sequence[Path], work: Callable[[range], T], wor
     hold a GPU, and a spawned one imports torch first.
     """
     chunks = [range(len(paths))[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-    pool = ThreadPoolExecutor(workers or _cores())
+    pool = ThreadPoolExecutor(workers or cores())
     results = []
     try:
-        with _bar(label, len(paths)) as advance:
+        with counted(label, len(paths)) as advance:
             for chunk, result in zip(chunks, pool.map(work, chunks), strict=True):
                 results.append(result)
                 advance(len(chunk))
@@ -145,12 +144,13 @@ def in_chunks(label: str, paths: Sequence[Path], work: Callable[[range], T], wor
     return results
 
 
-def _cores() -> int:
+def cores() -> int:
+    """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager
-def _bar(label: str, count: int) -> Iterator[Callable[[int], None]]:
+def counted(label: str, count: int) -> Iterator[Callable[[int], None]]:
     """A progress bar on stderr, to be told of each chunk's length; one plain line if stderr is no terminal."""
     rate = TextColumn("{task.fields[rate]:.0f} images/s")
     bar = progress_bar(MofNCompleteColumn(), rate, TimeRemainingColumn())

@@ -30,6 +30,8 @@ class Splits:
     classes: tuple[str, ...]
     hash: str
     usual_names: tuple[str, ...] = ()  # of the classes, whatever its files call them, where the data set is a known one
+    left_out: tuple[str, ...] = ()  # files that are broken
+    value_range: tuple[float, float] | None = None  # what became 0 to 255, of images of more than 8 bits
 
 
 def require_whole(splits: object) -> Splits:

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 from collections import Counter
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,15 @@ class Listing:
         deep = full_range([values for _, values in found if values is not None])
         return digest.hexdigest(), int(deep[1]) if deep else 0
 
+    def require_classes(self, broken: Collection[int]) -> None:
+        """Raises `UserError` if of a class folder all files, given by their numbers, are left out."""
+        folders, out = [tuple(file.name.split("/")[:2]) for file in self.files], set(broken)
+        kept = {folder for i, folder in enumerate(folders) if i not in out}
+        for i in broken:
+            if folders[i] not in kept:
+                folder = self.root.joinpath(*folders[i])
+                raise UserError(f"no image in the class folder {folder} can be decoded: replace them or remove it")
+
     def newest(self) -> int:
         """When the last change to a file was, in nanoseconds."""
         return max(max(file.mtime_ns, file.ctime_ns) for file in self.files)
@@ -126,7 +136,7 @@ def list_images(root: Path, test: str = "test") -> Listing:
     left_out: Counter[str] = Counter()
     for part, names in (("train", classes), (test, test_classes)):
         for name in names:
-            found = sorted(_images(root / part / name, f"{part}/{name}", left_out))
+            found = sorted(image_files(root / part / name, f"{part}/{name}", left_out))
             if not found:
                 raise UserError(f"there is no image in the class folder {root / part / name}: add some or remove it")
             files += found
@@ -159,22 +169,28 @@ def _instead(root: Path, part: str) -> str:
     return "an image folder has train/<class>/ and test/<class>/; docs/pages/tutorial.md divides one that has neither"
 
 
-def _images(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:
-    """The image files anywhere below a folder, links followed; hidden ones are left out, and others counted."""
-    found = []
+def image_files(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:
+    """The image files anywhere below a folder, links followed; hidden ones are left out, and others counted.
+
+    Args:
+        folder: where to look.
+        name: of the folder in the files' names, "" to leave it out.
+        left_out: gains the files that are no images, by ending.
+    """
+    found, above = [], f"{name}/" if name else ""
     try:
         with os.scandir(folder) as entries:
             visible = [entry for entry in entries if not entry.name.startswith(".")]
         for entry in visible:
             if entry.is_dir():
-                found += _images(entry.path, f"{name}/{entry.name}", left_out)
+                found += image_files(entry.path, f"{above}{entry.name}", left_out)
             elif not entry.is_file() and entry.name.lower().endswith(EXTENSIONS) and not _dangling(entry):
                 left_out["pipe or device"] += 1
             elif not entry.name.lower().endswith(EXTENSIONS):
                 left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
             else:
                 stat = entry.stat()
-                found.append(ImageFile(f"{name}/{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+                found.append(ImageFile(f"{above}{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
     except OSError as error:
         raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
     return found

@@ -113,6 +113,14 @@ def largest(values: Tensor) -> Tensor:
     return values
 
 
+def total(values: Tensor) -> Tensor:
+    """The sum over the processes, of numbers on the CPU; those given stay as they are."""
+    if rank_and_size()[1] > 1:
+        values = values.clone()
+        dist.all_reduce(values, dist.ReduceOp.SUM, _Control.group)
+    return values
+
+
 @contextmanager
 def one_a_machine_first() -> Iterator[None]:
     """Each machine's first process does this before the others, which then find what it left in the cache."""

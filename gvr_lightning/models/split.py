@@ -23,6 +23,8 @@ class SplitNetwork(nn.Module):
         super().__init__()
         self.backbone = nn.Sequential(OrderedDict(early=early, last_stage=last_stage))
         self.head = head
+        # where it is somebody else's network, cut: its own names of the state dict's entries, and those here
+        self.plain_names: dict[str, str] | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) to logits (B, classes)."""

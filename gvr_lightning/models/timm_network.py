@@ -48,7 +48,7 @@ def timm_network(
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ValueError(f"timm has no model {name!r}" + (f"; near ones: {', '.join(near)}" if near else ""))
-    sizes = {"in_chans": image_shape[0], "num_classes": num_classes}
+    sizes: dict[str, Any] = {"in_chans": image_shape[0], "num_classes": num_classes}
     try:
         with quiet():
             if weights is not None:
@@ -69,11 +69,14 @@ def timm_network(
         raise ValueError(
             f"timm model {name!r} does not take {shape} images with options {options}: {reason}"
         ) from error
+    own_names = {name: id(value) for name, value in net.state_dict(keep_vars=True).items()}
     classifier = net.get_classifier()
     net.reset_classifier(0)
     for build in (_cut, _uncut):
         network = build(net, classifier)
         if network is not None and _equal(network, images, expected):
+            here = {id(value): name for name, value in network.state_dict(keep_vars=True).items()}
+            network.plain_names = {name: here[value] for name, value in own_names.items()}
             return network.train()
     raise ValueError(f"timm model {name!r} does not end in one classifier layer")
 

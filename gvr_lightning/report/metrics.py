@@ -6,7 +6,9 @@ NONE = "\u2013"  # where there is no value
 # by task, the first that is there
 DEFAULTS = {"classification": ("test/acc", "test/loss"), "ddpm": ("fid", "test/loss")}
 SCORES = ("fid", "is/mean", "is/std", "real/fid", "real/is/mean")  # of generated images, and of real ones
-HIGHER, LOWER = ("acc", "top5", "acc_best"), ("loss", "fid", "ece", "loss_best")  # is better, by a name's last part
+# is better, by a name's last part
+HIGHER = ("acc", "top5", "balanced_acc", "acc_best")
+LOWER = ("loss", "fid", "ece", "nll", "nll_scaled", "ece_scaled", "loss_best")
 SHARES = (*HIGHER, "acc_clean", "acc_noisy", "acc_noisy_true", "view_agreement")  # fractions, shown in percent
 WORDS = {
     "test/acc": "test accuracy",
@@ -15,6 +17,10 @@ WORDS = {
     "val/loss": "validation loss",
     "test/top5": "top-5 accuracy",
     "test/ece": "calibration error",
+    "test/balanced_acc": "balanced accuracy",
+    "test/nll": "negative log-likelihood",
+    "test/nll_scaled": "negative log-likelihood, temperature scaled",
+    "test/ece_scaled": "calibration error, temperature scaled",
     "fid": "FID",
     "is/mean": "inception score",
     "is/std": "inception score, deviation of the splits",

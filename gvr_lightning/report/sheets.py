@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gvr_lightning.config.identity import leaves
+from gvr_lightning.files import as_text
 from gvr_lightning.report.cost import COSTS, cost_of
 from gvr_lightning.report.groups import Comparison
 from gvr_lightning.report.runs import FINISHED, Run
@@ -50,12 +51,7 @@ def write_csv(path: Path, records: Sequence[Record]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
-        writer.writerows({name: _as_text(value) for name, value in record.items()} for record in records)
-
-
-def _as_text(value: Any) -> Any:
-    """A text that a spreadsheet would take for a formula, as text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+        writer.writerows({name: as_text(value) for name, value in record.items()} for record in records)
 
 
 def _beside_plain(compared: ComparedGroup) -> Record:

@@ -13,10 +13,14 @@ from gvr_lightning.data.batch import Batch
 from gvr_lightning.methods.passes import forward
 from gvr_lightning.methods.penalty import RegularizedLoss
 from gvr_lightning.tasks.base import BaseTask
+from gvr_lightning.tasks.evaluation import Evaluation, held_out_temperature
 
 
 class ClassificationTask(BaseTask):
     """Cross-entropy; top-1 and top-5 accuracy, loss and calibration error on validation and test.
+
+    A test also gives the confusion matrix, and the likelihood and the calibration error with a temperature that is
+    fitted on the validation images.
 
     Args:
         label_smoothing: of the training loss; validation and test report the plain cross-entropy.
@@ -40,6 +44,7 @@ class ClassificationTask(BaseTask):
         self.test_metrics = self.val_metrics.clone()
         # a loss that is not a number is told, not left out of the mean
         self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
+        self.evaluation = Evaluation(num_classes, calibration_bins)
 
     @property
     def validated(self) -> dict[str, str]:
@@ -84,18 +89,35 @@ class ClassificationTask(BaseTask):
         """Validation metrics into this epoch's row."""
         self.epoch_row.add(self._report("val", self.val_metrics, self.val_loss))
 
+    def on_test_start(self) -> None:
+        """The temperature, before the test images are looked at."""
+        self.evaluation.start(held_out_temperature(self))
+
     def test_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the test metrics."""
-        self._evaluate(batch, self.test_metrics, self.test_loss)
+        self.evaluation.update(self._evaluate(batch, self.test_metrics, self.test_loss), batch.target)
 
     def on_test_epoch_end(self) -> None:
         """Test metrics to the loggers."""
-        self._log(self._report("test", self.test_metrics, self.test_loss))
+        row = self._report("test", self.test_metrics, self.test_loss)
+        further = self.evaluation.compute()
+        self.log_dict(further, logger=False)
+        self._log(row | further)
 
-    def _evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> None:
-        logits = forward(self.model, self.as_input(batch.views[0])).float()
+    @property
+    def confusion(self) -> Tensor | None:
+        """As :attr:`RecordingTask.confusion`."""
+        return self.evaluation.confusion
+
+    def evaluated(self, batch: Batch) -> Tensor:
+        """The logits of validation or test images, of which there is one view."""
+        return forward(self.model, self.as_input(batch.views[0])).float()
+
+    def _evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> Tensor:
+        logits = self.evaluated(batch)
         metrics.update(logits.softmax(1), batch.target)
         mean_loss.update(F.cross_entropy(logits, batch.target, reduction="none"))
+        return logits
 
     def _report(self, part: str, metrics: MetricCollection, mean_loss: MeanMetric) -> dict[str, float]:
         values = {**metrics.compute(), "loss": mean_loss.compute()}

@@ -42,6 +42,11 @@ class RecordingTask(LightningModule):
     def validated(self) -> dict[str, str]:
         """The figures of validation, each with "max" or "min", which is its best."""
 
+    @property
+    def confusion(self) -> Tensor | None:
+        """Tested images by true and predicted class, (C, C), once a test of classes is through."""
+        return None
+
     @abstractmethod
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""

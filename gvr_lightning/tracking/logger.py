@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gvr_lightning.recording.confusion import CLASSES, CONFUSION, PICTURE, read_cells
 from gvr_lightning.recording.csv import Tracker
 from gvr_lightning.tracking.session import leave, line, say
 
@@ -16,6 +17,9 @@ AXES = {
     **dict.fromkeys(("train/*", "val/*", "lr", "fid", "is/*", "real/*"), "epoch"),
     **dict.fromkeys(("step/*", "agr/*", "test/*"), STEP),
 }
+
+PICTURES = {"curves": "curves.png", "confusion": PICTURE}
+TABLES = {"tables/confusion": CONFUSION, "tables/classes": CLASSES}
 
 
 class WandbRun(Tracker):
@@ -74,14 +78,25 @@ class WandbRun(Tracker):
         train = {f"train/{name}": value for name, value in summary.get("train", {}).items()}
         ended = {key: summary[key] for key in ("status", "error", "data_hash") if key in summary}
         try:
-            if (self.folder / "curves.png").exists():
-                self.log_picture("curves", self.folder / "curves.png")
+            for name, path in PICTURES.items():
+                if (self.folder / path).exists():
+                    self.log_picture(name, self.folder / path)
+            for name, path in TABLES.items():
+                if (self.folder / path).exists():
+                    self._log_table(name, self.folder / path)
             self._try(lambda: self.run.summary.update({**metrics, **best, **train, **ended}))
             self.run.finish(exit_code=status)
         except Exception as error:
             say(f"{line(error)}; send what is missing with `wandb sync {self._files}`")
         finally:
             leave()
+
+    def _log_table(self, name: str, path: Path) -> None:
+        """Put a CSV file's cells, numbers as numbers, into the row that comes next."""
+        from wandb import Table
+
+        columns, *rows = read_cells(path)
+        self._try(lambda: self.run.log({name: Table(columns=columns, data=rows)}, step=self._next))
 
     def _define(self) -> None:
         self.run.define_metric(ROW, hidden=True)

@@ -1,7 +1,7 @@
 """Every sampler draws from one trained network: FID and IS, grey levels, and a grid of each.
 
     python train.py task=ddpm optimizer=adam epochs=60 name=digits
-    python experiments/samplers/compare.py outputs/digits/<time> out=experiments/samplers/digits
+    python experiments/samplers/side_by_side.py outputs/digits/<time> out=experiments/samplers/digits
 
 The images start from the same noise in all of them. Levels are those of 8 bits that the pixels have, counted over all
 images: a sampler that explodes draws black and white.
@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> None:
     out.mkdir(parents=True, exist_ok=True)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     loaded = load_network(run / "checkpoints" / "last.ckpt")
-    network = loaded.network.to(device, memory_format=torch.channels_last)
+    network: Any = loaded.network
+    network.to(device, memory_format=torch.channels_last)
     noise = make(OmegaConf.create(loaded.config["task"]["noise"]), "task.noise", wanted=Noise)
     data = build_data(OmegaConf.create(loaded.config))
     data.setup("fit")
