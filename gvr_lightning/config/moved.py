@@ -11,9 +11,10 @@ MODULES = {
     "gvr_lightning.penalty": "gvr_lightning.methods.penalty",
     "gvr_lightning.regularizers": "gvr_lightning.methods.gvr.penalty",
 }
-LATER = {  # settings that a target did not have, with what it did
+LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, with what it did
     "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
+    "gvr_lightning.tasks.classification.ClassificationTask": {"ema_decay": 0.0, "ema_warmup": True},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},
 }
 

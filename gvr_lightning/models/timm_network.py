@@ -48,7 +48,7 @@ def timm_network(
     if not timm.is_model(name):
         near = timm.list_models(f"*{name[:6]}*")[:5]
         raise ValueError(f"timm has no model {name!r}" + (f"; near ones: {', '.join(near)}" if near else ""))
-    sizes = {"in_chans": image_shape[0], "num_classes": num_classes}
+    sizes: dict[str, Any] = {"in_chans": image_shape[0], "num_classes": num_classes}
     try:
         with quiet():
             if weights is not None:
