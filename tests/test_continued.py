@@ -104,6 +104,7 @@ def test_what_a_run_is_may_not_change(start: Start) -> None:
         "label_noise.rate=0.2": "label_noise.rate",
         "label_noise.seed=1": "label_noise.seed",
         "parameters.freeze=backbone": "parameters.freeze",
+        "task.ema_decay=0.9": "task.ema_decay",
         "parameters.lr_scale={head:2} parameters.no_decay=norm_bias": "parameters.lr_scale.head, parameters.no_decay",
         "label_noise=none": "label_noise._target_, label_noise.rate, label_noise.seed",
     }.items():

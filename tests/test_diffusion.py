@@ -36,12 +36,12 @@ from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.diffusion import ddim as our_ddim
 from gvr_lightning.diffusion.clipping import alpha_bars, clipped
 from gvr_lightning.diffusion.ddim import DDIM
-from gvr_lightning.diffusion.ema import moving_average
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
 from gvr_lightning.methods.penalty import NoPenalty
 from gvr_lightning.optim import schedules
+from gvr_lightning.optim.ema import MovingAverage
 from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.diffusion import DiffusionTask
 
@@ -756,7 +756,7 @@ def flat(model: nn.Module) -> Array:
 @pytest.mark.parametrize("decay", [0.5, 0.9999])
 def test_the_moving_average(decay: float, warmup: bool) -> None:
     models = drifting(30)
-    average = moving_average(next(models), decay, warmup)
+    average = MovingAverage(next(models), decay, warmup)
     expected = np.nan
     for n, model in enumerate(models):
         average.update_parameters(model)
@@ -770,7 +770,7 @@ def test_the_moving_average(decay: float, warmup: bool) -> None:
 def test_the_average_is_a_copy_that_only_updates_move() -> None:
     models = drifting(3)
     model = next(models)
-    average = moving_average(model, 0.9, True)
+    average = MovingAverage(model, 0.9, True)
     start = flat(model)
     for _ in models:
         assert np.array_equal(flat(average.module), start)
@@ -782,7 +782,7 @@ def test_the_average_is_a_copy_that_only_updates_move() -> None:
 def test_the_average_goes_on_from_its_state(warmup: bool) -> None:
     models = drifting(20)
     model = next(models)
-    average, restored = (moving_average(model, 0.99, warmup) for _ in range(2))
+    average, restored = (MovingAverage(model, 0.99, warmup) for _ in range(2))
     for n, now in enumerate(models):
         average.update_parameters(now)
         if n == 7:

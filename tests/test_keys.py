@@ -52,7 +52,7 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "task.noise.beta_schedule": [(DDPM, "task.noise.beta_schedule=sigmoid")],
     "task.noise.beta_range": [([*DDPM, "task.noise.beta_schedule=linear"], "task.noise.beta_range=[0.001,0.03]")],
     "task.noise.prediction": [(DDPM, "task.noise.prediction=v")],
-    "task.ema_decay": [(DDPM, "task.ema_decay=0.01")],
+    "task.ema_decay": [(DDPM, "task.ema_decay=0.01"), (SGD, "task.ema_decay=0.5")],
     "task.ema_warmup": [(DDPM, "task.ema_warmup=false")],
     "task.clip_norm": [(SGD, "task.clip_norm=0.01"), (DDPM, "task.clip_norm=0.01")],
     "task.clip_value": [(SGD, "task.clip_value=0.0001")],

@@ -188,6 +188,8 @@ MEANT: dict[str, dict[str, Any]] = {
     },
     "task": {
         "classification": {
+            "ema_decay": 0.0,
+            "ema_warmup": True,
             "is": "ClassificationTask",
             "label_smoothing": 0.0,
             "calibration_bins": 15,

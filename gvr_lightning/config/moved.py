@@ -15,6 +15,7 @@ LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, wit
     "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
     "gvr_lightning.data.image_folder.ImageFolder": {"skip_broken": False},
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
+    "gvr_lightning.tasks.classification.ClassificationTask": {"ema_decay": 0.0, "ema_warmup": True},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},
 }
 

@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from gvr_lightning.config.flags import separate
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.config.identity import ANEW, FIXED, MAY_MOVE, leaves
+from gvr_lightning.config.identity import ANEW, FIXED, MAY_MOVE, SWITCHES, leaves
 from gvr_lightning.config.lookup import get
 from gvr_lightning.config.moved import current
 from gvr_lightning.config.overrides import parse
@@ -68,7 +68,7 @@ def refuse_another(run: str, before: dict[str, Any], now: dict[str, Any]) -> Non
     Raises:
         UserError: with the keys that differ.
     """
-    old, new = (_settled(leaves({key: get(config, key) for key in FIXED})) for config in (before, now))
+    old, new = (_settled(leaves(_fixed(config))) for config in (before, now))
     changed = sorted(key for key in old.keys() | new.keys() if old.get(key) != new.get(key))
     changed = [key for key in changed if not _came_later(key, old, new)]
     if changed:
@@ -79,6 +79,10 @@ def _came_later(key: str, old: dict[str, Any], new: dict[str, Any]) -> bool:
     """Whether a key that one side lacks only repeats what the data's source is told, which is the same."""
     source = key.replace("data.", "data.source.", 1)
     return (key in old) != (key in new) and source in old and old[source] == new.get(source)
+
+
+def _fixed(config: dict[str, Any]) -> dict[str, Any]:
+    return {key: get(config, key) for key in FIXED} | {key: bool(get(config, key)) for key in SWITCHES}
 
 
 def _settled(flat: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, permutation, uniform
 
-ORDER, VIEW, SUBSET = range(3)  # what a random number is for, so that no two uses share one
+ORDER, VIEW, SUBSET, PLAIN = range(4)  # what a random number is for, so that no two uses share one
 
 
 class ViewsDataModule(LightningDataModule):
@@ -116,6 +116,16 @@ class ViewsDataModule(LightningDataModule):
     def test_dataloader(self) -> IndexLoader:
         """The test samples, in order."""
         return self._in_order(self.test_index)
+
+    def as_they_are(self, most: int) -> Iterator[Tensor]:
+        """Training images as validation sees them, in up to so many whole batches, drawn by the seed; the rows here."""
+        device, (rank, processes) = self._trainer.lightning_module.device, rank_and_size()
+        order = self.train_index[permutation(hash_key(PLAIN, self.seed), len(self.train_index))].to(device)
+        size = min(self.batch_size, len(order)) // processes * processes
+        whole = len(order) // size if size > processes else 0  # BatchNorm takes no single row
+        for batch in order.split(size or 1)[: min(most, whole)]:
+            mine, _ = rows_here(batch, 1, rank, processes)
+            yield self._eval_batch(mine, self._splits.train).views[0]
 
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Batch:
         """Sample numbers (B,) of a global batch, on the training device, to this process's part of it."""

@@ -57,8 +57,8 @@ def cosine(optimizer: Optimizer, steps: int, epochs: int, interval: str = "epoch
     Groups with rates of their own keep their ratio to it, down to as much of ``min_lr``.
     """
     length = {"epoch": epochs, "step": steps}[interval]
-    lr: Any = optimizer.defaults.get("lr")
-    if min_lr and any(group["lr"] != lr for group in optimizer.param_groups if "name" in group):
+    if min_lr and any("name" in group for group in optimizer.param_groups):
+        lr = optimizer.defaults.get("lr", optimizer.param_groups[0]["lr"])
         return Schedule(LambdaLR(optimizer, CosineFactor(length, min_lr / lr)), interval)
     return Schedule(CosineAnnealingLR(optimizer, T_max=length, eta_min=min_lr), interval)
 

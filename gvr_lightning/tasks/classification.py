@@ -5,15 +5,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassCalibrationError
 
 from gvr_lightning.data.batch import Batch
 from gvr_lightning.methods.passes import forward
 from gvr_lightning.methods.penalty import RegularizedLoss
+from gvr_lightning.optim.ema import MovingAverage, estimate_statistics, moving_norms
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.evaluation import Evaluation, held_out_temperature
+
+STATISTICS = 100  # batches, at most, for those of an averaged network
 
 
 class ClassificationTask(BaseTask):
@@ -25,13 +28,24 @@ class ClassificationTask(BaseTask):
     Args:
         label_smoothing: of the training loss; validation and test report the plain cross-entropy.
         calibration_bins: of the expected calibration error (15, as in Guo et al. 2017).
+        ema_decay: of the moving average of the weights, which then is what is measured; the weights themselves are in
+            ``raw_acc`` and ``raw_loss``. 0 for none.
+        ema_warmup: a shorter memory in the first updates.
         **base: see :class:`BaseTask`.
     """
 
     kind, monitor, mode = "classification", "val/acc", "max"
     needs = "classes"
 
-    def __init__(self, *, label_smoothing: float = 0.0, calibration_bins: int = 15, **base: Any) -> None:
+    def __init__(
+        self,
+        *,
+        label_smoothing: float = 0.0,
+        calibration_bins: int = 15,
+        ema_decay: float = 0.0,
+        ema_warmup: bool = True,
+        **base: Any,
+    ) -> None:
         super().__init__(**base)
         num_classes = self.num_classes
         self.label_smoothing = label_smoothing
@@ -45,13 +59,20 @@ class ClassificationTask(BaseTask):
         # a loss that is not a number is told, not left out of the mean
         self.val_loss, self.test_loss = (MeanMetric(nan_strategy="disable") for _ in range(2))
         self.evaluation = Evaluation(num_classes, calibration_bins)
+        self.ema = MovingAverage(self.model, ema_decay, ema_warmup) if ema_decay else None
+        self._norms = moving_norms(self.model, self.frozen) if ema_decay else []
+        self._estimated = False  # whether this epoch's statistics of the average are there
+        self.raw: Any = (
+            nn.ModuleDict({"acc": metrics["acc"].clone(), "loss": self.val_loss.clone()}) if ema_decay else {}
+        )
 
     @property
     def validated(self) -> dict[str, str]:
         """The loss, and what is measured beside it."""
         modes = {True: "max", False: "min"}
         best = {name: modes[m.higher_is_better] for name, m in self.val_metrics.items() if m.higher_is_better in modes}
-        return {f"val/{name}": mode for name, mode in {"loss": "min", **best}.items()}
+        raw = {"raw_acc": "max", "raw_loss": "min"} if self.ema is not None else {}
+        return {f"val/{name}": mode for name, mode in {"loss": "min", **best, **raw}.items()}
 
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
         """Cross-entropy, averaged over the batch."""
@@ -80,6 +101,31 @@ class ClassificationTask(BaseTask):
             if whole:
                 means[f"acc_{name}"] = right / whole
         return super().derived(means)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        """One update, of the weights and then of their average."""
+        super().training_step(batch, batch_idx)
+        if self.ema is not None and not self.skipped_now:
+            self.ema.update_parameters(self.model)
+
+    def on_validation_start(self) -> None:
+        """The average gets statistics of its own, before it is measured."""
+        self._estimate()
+
+    def on_train_epoch_end(self) -> None:
+        """At the latest here, before the epoch's end is saved."""
+        if not self._estimated:
+            self._estimate()
+        self._estimated = False
+        super().on_train_epoch_end()
+
+    def _estimate(self) -> None:
+        """BatchNorm's running statistics of the averaged network, on training images without augmentation."""
+        if self.ema is not None and self._norms:
+            data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+            images = map(self.as_input, data.as_they_are(STATISTICS))
+            estimate_statistics(self.ema.module, self._norms, images)
+        self._estimated = True
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Update the validation metrics."""
@@ -110,10 +156,15 @@ class ClassificationTask(BaseTask):
         return self.evaluation.confusion
 
     def evaluated(self, batch: Batch) -> Tensor:
-        """The logits of validation or test images, of which there is one view."""
-        return forward(self.model, self.as_input(batch.views[0])).float()
+        """The logits of validation or test images, of which there is one view, by the weights that count."""
+        counts = self.model if self.ema is None else self.ema.module
+        return forward(counts, self.as_input(batch.views[0])).float()
 
     def _evaluate(self, batch: Batch, metrics: MetricCollection, mean_loss: MeanMetric) -> Tensor:
+        if self.ema is not None:
+            raw = forward(self.model, self.as_input(batch.views[0])).float()
+            self.raw["acc"].update(raw.softmax(1), batch.target)
+            self.raw["loss"].update(F.cross_entropy(raw, batch.target, reduction="none"))
         logits = self.evaluated(batch)
         metrics.update(logits.softmax(1), batch.target)
         mean_loss.update(F.cross_entropy(logits, batch.target, reduction="none"))
@@ -121,8 +172,11 @@ class ClassificationTask(BaseTask):
 
     def _report(self, part: str, metrics: MetricCollection, mean_loss: MeanMetric) -> dict[str, float]:
         values = {**metrics.compute(), "loss": mean_loss.compute()}
+        values |= {f"raw_{name}": metric.compute() for name, metric in self.raw.items()}
         metrics.reset()
         mean_loss.reset()
+        for raw in self.raw.values():
+            raw.reset()
         row = {f"{part}/{name}": float(value) for name, value in values.items()}
         self.log_dict(row, logger=False)
         return row

@@ -7,10 +7,10 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 
 from gvr_lightning.data.batch import Batch
-from gvr_lightning.diffusion.ema import moving_average
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.methods.passes import forward
 from gvr_lightning.methods.penalty import RegularizedLoss
+from gvr_lightning.optim.ema import MovingAverage
 from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.base import BaseTask
 
@@ -37,7 +37,7 @@ class DiffusionTask(BaseTask):
     def __init__(self, *, noise: Noise, ema_decay: float = 0.9999, ema_warmup: bool = False, **base: Any) -> None:
         super().__init__(**base)
         self.noise = noise
-        self.ema = moving_average(self.model, ema_decay, ema_warmup)
+        self.ema = MovingAverage(self.model, ema_decay, ema_warmup)
         self.eval_loss = MeanMetric(nan_strategy="disable")  # a loss that is not a number is told, not left out
 
     @property
