@@ -205,8 +205,8 @@ def test_gradient_evaluations_stand_beside_images(tmp_path: Path) -> None:
     assert table.columns[3:7] == ["images seen", "ratio", "gradient evaluations", "ratio"] and not table.notes
     assert [[cell.text for cell in row[3:7]] for row in table.rows] == [
         ["300", "1.00x", "300", "1.00x"],
-        ["300", "1.00x", "600", "2.00x"],
         ["600", "2.00x", "600", "2.00x"],
+        ["300", "1.00x", "600", "2.00x"],
     ]
 
 
