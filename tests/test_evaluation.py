@@ -65,7 +65,7 @@ def test_where_no_temperature_is_the_best_there_is_none(logits: list[list[float]
 def test_the_figures_are_scikit_learn_s_over_uneven_batches() -> None:
     logits, labels = predictions()
     evaluation, temperature = Evaluation(5, 15), 2.5
-    evaluation.start(None)
+    evaluation.start(9.0)
     evaluation.update(logits, labels)  # of an earlier test
     evaluation.start(temperature)
     for z, y in zip(logits.split(16), labels.split(16), strict=True):
