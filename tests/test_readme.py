@@ -1,17 +1,53 @@
 """What the README shows runs as it stands there; its commands are checked in test_docs.py."""
 
+import statistics
 from pathlib import Path
+from runpy import run_path
+from typing import Any
 
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Trainer
 from prose import blocks, links, run_python
 
+import gvr_lightning
+
 ROOT = Path(__file__).parents[1]
+STUDY = ROOT / "experiments" / "gvr_cifar10_small"
 README = (ROOT / "README.md").read_text()
 
 
 def test_the_readme_s_python_runs(tmp_path: Path) -> None:
-    assert len(blocks(README, "python")) == 2
+    assert len(blocks(README, "python")) == 1
     loss = run_python(README, tmp_path)["loss"]
     assert loss.penalty > 0 and len(loss.losses) == 2  # type: ignore[attr-defined]
+
+
+def test_the_three_lines_at_its_top_run() -> None:
+    ((_, code),) = blocks(README, "py")
+    x, y = torch.randn(2, 4, 5), torch.tensor([0, 1, 2, 0])
+    names: dict[str, Any] = {"torch": torch, "F": F, "Trainer": Trainer, "y": y, "view1": x[0], "view2": x[1]}
+    names |= {name: getattr(gvr_lightning, name) for name in gvr_lightning.__all__} | {"model": torch.nn.Linear(5, 3)}
+    exec(code, names)
+    one, other = (F.cross_entropy(names["model"](view), y).item() for view in x)
+    assert len(code.splitlines()) == 3 and names["loss"].item() >= one + other
+    assert isinstance(names["optimizer"], gvr_lightning.AGR) and names["trainer"].callbacks[0].alpha == 0.01
+
+
+def test_its_figures_are_the_study_s() -> None:
+    study: Any = run_path(str(STUDY / "figure.py"))
+    assert study["figure"]() == study["PICTURE"].read_text(), f"run python {STUDY / 'figure.py'}"
+    runs = study["accuracies"]()
+    rows = [row for row in (line.split(" | ") for line in README.splitlines()) if "0,000" in row[-1]]
+    assert len(rows) == len(study["METHODS"]) == 5
+    for row, (name, configurations) in zip(rows, study["METHODS"].items(), strict=True):
+        assert row[0].startswith(f"| {name}") and row[3].startswith("40,000" if name == "plain SGD" else "80,000")
+        for cell, (setting, _, _), configuration in zip(row[1:3], study["PANELS"], configurations, strict=True):
+            values = runs[setting, configuration]
+            mean, sd = statistics.mean(values), statistics.stdev(values)
+            half = 2.7764451 * sd / 5**0.5  # Student's t of 4 degrees of freedom
+            assert len(values) == 5
+            assert cell.replace("*", "") == f"{mean:.1f} ({mean - half:.1f}, {mean + half:.1f})", name
 
 
 def test_every_regularizer_is_in_the_table() -> None:
