@@ -237,7 +237,7 @@ def test_the_sampling_error_is_told_below_accuracies_and_its_absence_too(tmp_pat
     assert "with N = 400 images: 1.50 to 2.00 points." in told  # sqrt(.09 / 400), sqrt(.16 / 400)
     assert result_table(compared_groups(setting, Metric("test/acc")), Metric("test/acc")).notes == [told]
     assert sampling_note(setting.groups, Metric("test/loss")) == ""
-    for size in ({}, {"data_size": {"test": 300}}, {"data_size": {"test": "many"}}):
+    for size in ({}, {"data_size": {"test": 300}}, {"data_size": {"test": ["many"]}}):
         run_of(tmp_path, "agr", 0, 0.9, summary={"data_size": None, **size})
         found = sampling_note(setting_of(tmp_path).groups, Metric("test/acc"))
         assert found.startswith("The test set's own sampling error is not shown: not all of these runs recorded")

@@ -21,7 +21,7 @@ STATUSES = (FINISHED, "interrupted", "failed")  # that summary.json may tell
 OURS = ("seed", "regularizer")  # keys that every configuration of this project has
 INSIDE = ("checkpoints", "samples", "tensorboard", "wandb")  # folders of a run in which there is no other
 
-RECORDS = ("versions", "git", "machine", "protocol", "label_noise")  # of summary.json, where they are
+RECORDS = ("versions", "git", "machine", "protocol", "label_noise", "data_size")  # of summary.json, where they are
 LARGEST = 1e100  # the squares of larger figures are no numbers
 
 FlatConfig = dict[str, Any]  # a configuration's values by the dotted paths of their keys

@@ -11,8 +11,8 @@ from gvr_lightning.report.runs import Run
 
 def tested_images(runs: Iterable[Run]) -> int | None:
     """How many test images the runs had, None if that is not recorded, or not the same of all."""
-    found = {(run.summary.get("data_size") or {}).get("test") for run in runs}
-    number = found.pop() if len(found) == 1 else None
+    told = [(run.summary.get("data_size") or {}).get("test") for run in runs]
+    number = told[0] if told and all(other == told[0] for other in told) else None
     return number if isinstance(number, int) and number > 0 else None
 
 
