@@ -59,9 +59,13 @@ def links(text: str) -> list[str]:
 
 
 def _check_train(words: list[str]) -> None:
-    words = [w for w in expand(words) if w != "--help"]
+    words = [w for w in words if w != "--help"]
+    config_dir = separate([w for w in words if w != "..."])[0].config_dir
+    words = expand(words, config_dir)
     overrides = [w for w in separate(words)[2] if w != "..." and (w == "resume=auto" or not w.startswith("resume="))]
-    check([re.sub(r"^(seed=\d+),.*", r"\1", w) for w in overrides], multirun="-m" in words)  # one seed is like another
+    overrides = [re.sub(r"^(seed=\d+),.*", r"\1", w) for w in overrides]  # one seed is like another
+    own = [f"hydra.searchpath=[file://{config_dir}]"] if config_dir else []
+    check([*overrides, *own], multirun="-m" in words)
 
 
 def _check_sample(words: list[str]) -> None:

@@ -43,11 +43,11 @@ NO_RUN = re.compile(r"^(gvr-train|train\.py|hydra\.|-)")
 
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with the files that the page on extending shows, where Python finds them; its name is the page's."""
+    """A folder with the files that the pages on extending and the tutorial show, where Python finds them."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     for language in ("python", "yaml"):
-        for title, code in blocks(TEXTS["extending.md"], language):
+        for title, code in [*blocks(TEXTS["extending.md"], language), *blocks(TEXTS["tutorial.md"], language)]:
             (tmp_path / title).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / title).write_text(code)
     yield tmp_path

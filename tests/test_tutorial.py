@@ -17,7 +17,7 @@ from gvr_lightning.report.cli import main as report
 PAGE = (Path(__file__).parents[1] / "docs" / "pages" / "tutorial.md").read_text()
 TINY = ["model.widths=[4,4,8]", "model.blocks=1", "batch_size=16"]
 SMALLER = {
-    "epochs=20": "epochs=1",
+    "epochs=2": "epochs=1",
     "epochs=40": "epochs=2",
     "seed=0,1,2": "seed=0",
     "alpha=0.01,0.1,1": "alpha=0.01,1",
@@ -53,12 +53,16 @@ def test_every_command_of_the_tutorial_runs(
     lines = commands(PAGE)
     trainings = [words for words in lines if words[0] == "train.py"]
     assert [words[0] for words in lines] == ["train.py", "train.py", "gvr-report", "train.py", "train.py", "gvr-report"]
-    assert all({"data=image_folder", "data.root=divided"} <= {*words} for words in trainings)
+    assert all({"--config-dir", "experiment=photos"} <= {*words} for words in trainings)
+    ((recipe, text),) = blocks(PAGE, "yaml")
+    Path(recipe).parent.mkdir(parents=True)
+    Path(recipe).write_text(text.replace("epochs: 20", "epochs: 1"))
     for words in lines:
         if words[0] == "gvr-report":
             report(words[1:])
         else:
             assert main(monkeypatch, tmp_path, *(SMALLER.get(word, word) for word in words[1:]), *TINY) == 0
+    assert f"to compare the runs: gvr-report {tmp_path / 'outputs/photos/equal_cost'}\n" in capsys.readouterr().err
     runs = [json.loads(path.read_text()) for path in Path("outputs", "photos").rglob("summary.json")]
     assert len(runs) == 4 and {run["status"] for run in runs} == {"finished"}
     table = Path("outputs/photos/report/report.md").read_text()

@@ -60,9 +60,11 @@ def main() -> None:
         if Outcome.folder is None or not unfinished(Outcome.folder):
             raise
         print(f"the sweep ended: {' '.join(str(error).split())}", file=sys.stderr)  # it had nothing to go by
-    if Outcome.folder is not None and (failed := unfinished(Outcome.folder)):
-        lines = "".join(f"\n  {folder}: {how}" for folder, how in failed)
-        sys.exit(_complain(f"{len(failed)} job(s) of the sweep did not finish:{lines}", 1, several=True))
+    if Outcome.folder is not None:
+        if failed := unfinished(Outcome.folder):
+            lines = "".join(f"\n  {folder}: {how}" for folder, how in failed)
+            sys.exit(_complain(f"{len(failed)} job(s) of the sweep did not finish:{lines}", 1, several=True))
+        print(f"to compare the runs: gvr-report {Outcome.folder}", file=sys.stderr)
 
 
 def _told(arguments: list[str]) -> str:
