@@ -64,7 +64,7 @@ def description(loaded: Loaded) -> dict[str, Any]:
         "image_shape": [channels, height, width],
         "mean": loaded.mean.expand(channels).tolist(),
         "std": loaded.std.expand(channels).tolist(),
-        "resize": "shorter side to the size, bilinear with antialiasing, then the central square",
+        "resize": "bilinear with antialiasing, to cover the size; then the centre",
         "source_shape": list(loaded.source_shape),
         "eval_transform": data.get("eval_transform"),
         "output": "logits (N, classes)",
