@@ -41,7 +41,7 @@ class Pool:
         for rank in range(processes):
             ours, theirs = context.Pipe()
             place = Place(rank, processes, rank % here, here, LOCALHOST, self.store.port, serves=False)
-            worker = context.Process(target=_serve, args=(place, theirs), daemon=True)
+            worker = context.Process(target=_serve, args=(place, theirs, dict(os.environ)), daemon=True)
             worker.start()
             theirs.close()  # the end of a process is then seen here
             self.ends.append(ours)
@@ -75,8 +75,9 @@ class Pool:
             worker.join()
 
 
-def _serve(place: Place, end: Connection) -> None:
-    os.environ["OMP_NUM_THREADS"] = "1"
+def _serve(place: Place, end: Connection, environment: dict[str, str]) -> None:
+    os.environ.clear()  # that of the process which this one was forked from
+    os.environ.update(environment | {"OMP_NUM_THREADS": "1"})
     join(place, "gloo")
     while True:
         number, function, arguments = end.recv()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from painting import painted
 from PIL import Image
 from runs import tiny_run
 from scipy.optimize import minimize_scalar
@@ -107,7 +108,8 @@ def test_the_tables_are_those_of_the_counts_and_names_are_text(tmp_path: Path) -
 
 
 def test_a_picture_has_a_place_for_every_class_and_names_in_any_script(tmp_path: Path) -> None:
-    draw_confusion(tmp_path, torch.tensor([[5, 0], [2, 0]]), ["猫", "$a_1$\n" + "x" * 99], "$_")
+    with painted():
+        draw_confusion(tmp_path, torch.tensor([[5, 0], [2, 0]]), ["猫", "$a_1$\n" + "x" * 99], "$_")
     with Image.open(tmp_path / "confusion.png") as picture:
         pixels = np.asarray(picture.convert("L")).astype(int)
     dark, light = (pixels < 90).mean(), (pixels > 245).mean()
