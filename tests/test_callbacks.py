@@ -808,6 +808,7 @@ def test_every_figure_of_the_summary(finished: Callable[..., Path]) -> None:
         "classes": [str(i) for i in range(10)],
         "config_hash": config_hash(config),
         "data_hash": checkpoint["ViewsDataModule"]["data_hash"],
+        "data_size": {"train": 80, "val": 72, "test": 360},
     }
 
 
