@@ -110,7 +110,7 @@ def test_metrics_are_those_of_the_checkpoint(damage: str, finished: Callable[...
 
 FILES = ["config.yaml", ".hydra/overrides.yaml", ".hydra/started.json", "metrics.csv", "summary.json", "curves.png"]
 FILES += ["checkpoints/last.ckpt", "checkpoints/previous.ckpt", "checkpoints/best.ckpt"]
-HOWS = ["empty", "gone", "folder", "bit"]  # experiments/robustness has more, in processes that are killed
+HOWS = ["empty", "cut", "garbage", "gone", "folder", "bit"]
 
 
 def damaged(path: Path, how: str) -> None:
@@ -121,7 +121,8 @@ def damaged(path: Path, how: str) -> None:
     elif how != "gone":
         flipped = bytearray(content)
         flipped[len(flipped) // 2] ^= 4
-        path.write_bytes(bytes(flipped) if how == "bit" else b"")
+        path.write_bytes({"empty": b"", "cut": content[: len(content) // 2], "garbage": b"{[: - \t!!python/object:x",
+                          "bit": bytes(flipped)}[how])  # fmt: skip
 
 
 @pytest.mark.parametrize("how", HOWS)
@@ -148,7 +149,8 @@ def test_a_damaged_folder_goes_on_bit_for_bit_or_says_so_in_a_line(
             assert_equal_rows(whole, run, rounding=0)
         else:
             assert status in (1, 2) and said.count("error: ") == 1, (file, status, said)
-            assert "GradientVariance" in (kept / "config.yaml").read_text()
+            others = [name for name in FILES if name.endswith(".ckpt") and name != file]
+            assert all((run / name).read_bytes() == (kept / name).read_bytes() for name in others), file
     assert went_on >= 2
 
 

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from unittest.mock import patch
 import pytest
 import torch
 import torch.distributed as dist
+from hydra import compose, initialize_config_dir
 from pool import Pool
 
+from gvr_lightning.app import job
+from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.distributed.external import LOCALHOST, Place, external_place
 from gvr_lightning.distributed.launch import _cores, _portable, launch
@@ -225,6 +229,36 @@ def test_processes_watch_each_other_as_long_as_they_work(of_two: Callable[[int],
         with patch.dict(os.environ, TORCHELASTIC_RESTART_COUNT="1"), neighbours(of_two(0)[0], 2.0, end):
             assert told == [] and ended.wait(HANG)
     assert told == ["process 1 of 2 has shown no sign of life for 2 s (trainer.timeout), as if it had been stopped"]
+
+
+def test_a_run_that_torchrun_started_is_watched_as_its_configuration_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Until it ends; the one that notices tells it, leaves the summary, and ends."""
+    place, told = Place(0, 2, 0, 2), list[Any]()
+
+    @contextmanager
+    def watched(*arguments: Any) -> Iterator[None]:
+        told.append(arguments[:2])
+        yield
+        told.append("over")
+        arguments[2](TrainingError("process 1 of 2 is lost"))
+
+    def leave(status: int) -> None:
+        raise SystemExit(status)
+
+    stand_ins = {"join": lambda *_: None, "broadcast": str, "run": lambda *_: told.append("run"), "neighbours": watched}
+    for name, stand_in in stand_ins.items():
+        monkeypatch.setattr(job, name, stand_in)
+    monkeypatch.setattr(os, "_exit", leave)
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=["name=test", "trainer.timeout=7"])
+    with pytest.raises(SystemExit) as end:
+        job.train(cfg, tmp_path / "run", [], place)
+    assert told == [(place, 7), "run", "over"] and end.value.code == 1
+    assert capsys.readouterr().err == f"error: process 1 of 2 is lost; continue with resume={tmp_path / 'run'}\n"
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert (summary["status"], summary["error"]) == ("failed", "process 1 of 2 is lost")
 
 
 # --- four processes that are told to be on two machines

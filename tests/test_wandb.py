@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[1]
 ONLINE = ["logger=wandb", "logger.job_type=test", "logger.sweep=null"]  # a sweep and its choices only Hydra knows
 OFFLINE = [*ONLINE, "logger.mode=offline"]
 AXES = {  # what each figure is drawn over
-    **dict.fromkeys(("train/*", "val/*", "lr", "fid", "is/*", "real/*"), "epoch"),
+    **dict.fromkeys(("train/*", "val/*", "lr", "lr/*", "fid", "is/*", "real/*"), "epoch"),
     **dict.fromkeys(("step/*", "agr/*", "test/*"), "trainer/step"),
     "trainer/row": "",
 }

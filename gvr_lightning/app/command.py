@@ -1,5 +1,6 @@
 """What the commands have in common: help, one line for a mistake, exit statuses."""
 
+import os
 import sys
 import tempfile
 from collections.abc import Callable
@@ -19,6 +20,7 @@ def command(arguments: list[str], help_page: Callable[[], str], work: Callable[[
     if "--version" in arguments:
         print(f"gvr_lightning {__version__}")
         return
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     try:
         print(work(arguments))
     except UserError as error:

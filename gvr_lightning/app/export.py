@@ -1,6 +1,5 @@
 """``gvr-export``: a trained classifier as a file for others. Loads torch once its settings are right."""
 
-import os
 import sys
 
 from gvr_lightning.app.command import command
@@ -13,7 +12,6 @@ def main() -> None:
 
 
 def _export(arguments: list[str]) -> object:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     settings = read_export_line(arguments)
     from gvr_lightning.app.write_model import export_model  # torch, two seconds
 

@@ -1,6 +1,5 @@
 """``gvr-predict``: the classes of a folder of images. Loads torch once its settings are right."""
 
-import os
 import sys
 
 from gvr_lightning.app.command import command
@@ -13,7 +12,6 @@ def main() -> None:
 
 
 def _predict(arguments: list[str]) -> object:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     settings = read_predict_line(arguments)
     from gvr_lightning.app.predictions import predict_images  # torch, two seconds
 

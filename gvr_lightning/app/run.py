@@ -196,7 +196,9 @@ def _leave(parts: _Parts, folder: Path, summary: dict[str, Any], name: str) -> N
 
 def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -> dict[str, Any]:
     task, trainer = parts.task, parts.trainer
-    trained = {name: value for name, value in task.epoch_row.last.items() if name not in ("epoch", "lr")}
+    trained = {
+        name: value for name, value in task.epoch_row.last.items() if name.partition("/")[0] not in ("epoch", "lr")
+    }
     steps = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     return {
         "task": task.kind,

@@ -1,6 +1,5 @@
 """``gvr-sample``: images from a checkpoint, a run, or a diffusers pipeline. Loads torch once its settings are right."""
 
-import os
 import sys
 
 from gvr_lightning.app.command import command
@@ -13,7 +12,6 @@ def main() -> None:
 
 
 def _sample(arguments: list[str]) -> object:
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
     settings, sampler = read_sample_line(arguments)
     from gvr_lightning.app.draw import draw_images  # torch, two seconds
 

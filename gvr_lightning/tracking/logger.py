@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 STEP, ROW = "trainer/step", "trainer/row"  # updates so far; of metrics.csv
 AXES = {
-    **dict.fromkeys(("train/*", "val/*", "lr", "fid", "is/*", "real/*"), "epoch"),
+    **dict.fromkeys(("train/*", "val/*", "lr", "lr/*", "fid", "is/*", "real/*"), "epoch"),
     **dict.fromkeys(("step/*", "agr/*", "test/*"), STEP),
 }
 
