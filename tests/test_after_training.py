@@ -107,6 +107,9 @@ def test_an_exported_run_is_made_again_by_what_stands_beside_it(finished: Finish
     metrics = json.loads((run / "summary.json").read_text())["metrics"]
     assert right.item() == pytest.approx(metrics["test/acc"]) and about["classes"] == list("0123456789")
     assert (about["epoch"], about["image_shape"]) == (2, [1, 8, 8])
+    data = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["ViewsDataModule"]
+    assert about["mean"] == pytest.approx(data["mean"]) and about["std"] == pytest.approx(data["std"])
+    assert about["mean"] != pytest.approx(about["std"])
 
 
 def test_the_call_of_a_timm_network_names_its_options(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from painting import painted
 from PIL import Image
 from runs import tiny_run
@@ -17,6 +18,9 @@ from scipy.special import log_softmax
 from sklearn.metrics import confusion_matrix, log_loss, recall_score
 from torch import Tensor
 
+from gvr_lightning.app.build import build_data
+from gvr_lightning.checkpoint import load_network
+from gvr_lightning.data.digits import Digits
 from gvr_lightning.metrics.calibration import fit_temperature
 from gvr_lightning.recording.confusion import draw_confusion, read_cells, write_confusion
 from gvr_lightning.tasks.evaluation import Evaluation
@@ -126,6 +130,20 @@ def test_a_run_leaves_them_of_the_weights_that_it_tested(finished: Callable[...,
     assert metrics["test/acc"] == pytest.approx(np.trace(counts) / 360, rel=1e-6)
     assert metrics["test/balanced_acc"] == pytest.approx((counts.diagonal() / counts.sum(1)).mean(), rel=1e-6)
     assert metrics["test/nll"] == pytest.approx(metrics["test/loss"], rel=1e-6)
+
+
+def test_the_temperature_of_a_run_is_that_of_all_its_validation_images(finished: Callable[..., Path]) -> None:
+    folder = finished("regularizer=gvr")
+    loaded, told = load_network(folder / "checkpoints" / "last.ckpt"), json.loads((folder / "summary.json").read_text())
+    held_out = build_data(OmegaConf.load(folder / "config.yaml")).val_index
+    digits = Digits()().train
+    assert len(held_out) == 72
+    with torch.no_grad():
+        logits = loaded.network((digits.images[held_out].float() / 255 - loaded.mean) / loaded.std)
+    expected = fit_temperature(logits, digits.targets[held_out])
+    assert told["metrics"]["temperature"] == pytest.approx(expected, rel=1e-5)
+    fewer = fit_temperature(logits[1:], digits.targets[held_out][1:])
+    assert fewer != pytest.approx(expected, rel=1e-4), "one image less is seen"
 
 
 def test_without_a_validation_part_it_is_said_that_there_is_no_temperature(

@@ -127,7 +127,12 @@ def metrics_table(setting: Setting, metrics: Sequence[Metric]) -> Table:
             strong = difference is not None and difference.excludes_zero
             cells.append(Cell(_spread(sample(list(values.values())) if values else None, metric), strong))
     columns = ["configuration", *(metric.heading for metric in metrics)]
-    return Table("All test metrics, mean ± standard deviation over the seeds", columns, rows)
+    bold = "bold: its difference to the control has an interval that excludes zero"
+    return Table(
+        f"All test metrics, mean ± standard deviation over the seeds; {bold}",
+        columns,
+        rows,
+    )
 
 
 def left_out_table(runs: Iterable[Run]) -> Table:
