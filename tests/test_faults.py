@@ -90,18 +90,21 @@ def spoiled(steps: set[int]) -> Any:
     return criterion
 
 
+@pytest.mark.filterwarnings("ignore:Found .* module.* in eval mode")  # the average's, which the command line lets be
 def test_skipped_updates_leave_everything_as_it_was(tmp_path: Path) -> None:
     model = resnet((1, 8, 8), 4, [4, 8], 1)
-    ours = task(model=model, penalty=task().penalty, non_finite="skip")
+    ours = task(model=model, penalty=task().penalty, non_finite="skip", ema_decay=0.9)
+    assert ours.ema is not None
     ours.criterion = spoiled({0, 1, 2})  # type: ignore[method-assign]
     before = {name: value.clone() for name, value in model.state_dict().items()}
     trainer = fit(ours, data(), tmp_path, max_epochs=1)
     assert ours.non_finite.skipped == 3 == trainer.global_step
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
-    assert trainer.optimizers[0].state_dict()["state"] == {}
+    assert trainer.optimizers[0].state_dict()["state"] == {} and int(ours.ema.n_averaged) == 0
     ours.criterion = spoiled({1})  # type: ignore[method-assign]
     fit(ours, data(), tmp_path, max_epochs=1)
     assert ours.non_finite.skipped == 4 and not torch.equal(before["head.weight"], model.head.weight)
+    assert int(ours.ema.n_averaged) == 2
     assert all(p.isfinite().all() for p in model.state_dict().values())
 
 

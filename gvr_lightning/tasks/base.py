@@ -19,6 +19,7 @@ from gvr_lightning.distributed.strategies import divide_parameters, keep_paramet
 from gvr_lightning.errors import UserError
 from gvr_lightning.methods.passes import frozen_statistics
 from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
+from gvr_lightning.optim.ema import MovingAverage
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.finite import is_finite, not_finite, overflow_is_told
@@ -83,6 +84,7 @@ class BaseTask(RecordingTask):
         penalty.check(model)
         self.automatic_optimization = False
         self.model, self.penalty = model, penalty
+        self.ema: MovingAverage | None = None  # of the weights, where a subclass keeps one
         self.make_optimizer, self.make_schedule, self.wrap = optimizer, schedule, wrap
         self.clip_norm, self.clip_value, self.accumulate, self.seed = clip_norm, clip_value, accumulate, seed
         self.num_classes = num_classes
@@ -138,7 +140,7 @@ class BaseTask(RecordingTask):
         return schedule
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update; ``global_step`` counts these."""
+        """One update, of the weights and then of their average; ``global_step`` counts these."""
         optimizer: Any = self.optimizers()
         # dropout: the same after a resume and in every call of the closure, other masks on every process
         seed = hash_key(self.seed, self.global_step, self.global_rank)
@@ -178,6 +180,8 @@ class BaseTask(RecordingTask):
         divide_parameters(self.trainer.strategy)  # after a pass without a backward pass
         if not self.skipped_now:
             self.record(first)
+            if self.ema is not None:
+                self.ema.update_parameters(self.model)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Look whether it is finite, and clip: called after the closure (and after unscaling), before the update.

@@ -102,12 +102,6 @@ class ClassificationTask(BaseTask):
                 means[f"acc_{name}"] = right / whole
         return super().derived(means)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update, of the weights and then of their average."""
-        super().training_step(batch, batch_idx)
-        if self.ema is not None and not self.skipped_now:
-            self.ema.update_parameters(self.model)
-
     def on_validation_start(self) -> None:
         """The average gets statistics of its own, before it is measured."""
         self._estimate()

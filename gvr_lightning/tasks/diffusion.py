@@ -33,6 +33,7 @@ class DiffusionTask(BaseTask):
 
     kind, monitor, mode = "ddpm", "val/loss", "min"
     needs = "images"
+    ema: MovingAverage
 
     def __init__(self, *, noise: Noise, ema_decay: float = 0.9999, ema_warmup: bool = False, **base: Any) -> None:
         super().__init__(**base)
@@ -61,11 +62,6 @@ class DiffusionTask(BaseTask):
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
         """Nothing but the loss."""
         return {}
-
-    def training_step(self, batch: Batch, batch_idx: int) -> None:
-        """One update, of the weights and then of their average."""
-        super().training_step(batch, batch_idx)
-        self.ema.update_parameters(self.model)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Add to the validation loss."""
