@@ -174,9 +174,10 @@ def training(arguments: list[str], folder: Path) -> subprocess.Popen[str]:
 
 
 def children(pid: int) -> list[int]:
-    """The processes that were started by one, without multiprocessing's own."""
-    found = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return [child for child in found if b"spawn_main" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    """The processes that train: of one started by ``pid``, from which they are forked."""
+    below = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    (server,) = (child for child in below if b"forkserver" in Path(f"/proc/{child}/cmdline").read_bytes())
+    return [int(child) for child in Path(f"/proc/{server}/task/{server}/children").read_text().split()]
 
 
 def test_a_killed_process_ends_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,10 @@ from gvr_lightning.app import job
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.distributed.external import LOCALHOST, Place, external_place
-from gvr_lightning.distributed.launch import _cores, _portable, launch
+from gvr_lightning.distributed.launch import _portable, launch
 from gvr_lightning.distributed.neighbours import Neighbour, neighbours
 from gvr_lightning.distributed.place import barrier, broadcast, join, largest, one_a_machine_first
+from gvr_lightning.distributed.starting import cores, start_method
 from gvr_lightning.distributed.watch import Failure, cause, failure_of
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
@@ -407,7 +408,7 @@ def test_restarted_processes_do_not_read_what_those_before_left_in_the_store(
 def note(folder: Path) -> None:
     """Leave what this process is told."""
     found = {"threads": os.environ["OMP_NUM_THREADS"], "own session": os.getsid(0) == os.getpid()}
-    found |= {"torch": torch.get_num_threads(), "parent": os.getppid()}
+    found |= {"torch": torch.get_num_threads(), "parent": mp.parent_process().pid}  # type: ignore[union-attr]
     found |= {name: os.environ[name] for name in NAMES[:-1]}
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
 
@@ -448,10 +449,10 @@ def test_threads_that_the_user_chose_stay_also_where_no_signal_can_be_caught(
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no such thing here")
 def test_cores_are_those_that_this_process_may_use() -> None:
     allowed = os.sched_getaffinity(0)
-    assert _cores() == len(allowed)
+    assert cores() == len(allowed)
     try:
         os.sched_setaffinity(0, {min(allowed)})
-        assert _cores() == 1
+        assert cores() == 1
     finally:
         os.sched_setaffinity(0, allowed)
 
@@ -490,7 +491,7 @@ def asks_for_a_signal() -> None:
     signal.signal(signal.SIGUSR1, lambda *_: came.set())
     barrier()
     if dist.get_rank() == 0:
-        os.kill(os.getppid(), signal.SIGUSR1)
+        os.kill(mp.parent_process().pid, signal.SIGUSR1)  # type: ignore[union-attr, arg-type]
     deadline = time.monotonic() + HANG / 3  # before the parent gives up waiting for this process
     while not came.is_set() and time.monotonic() < deadline:
         time.sleep(0.01)  # a handler runs between two of these
@@ -552,13 +553,14 @@ def test_a_signal_while_the_processes_load_is_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It waits until they can catch it."""
-    start = mp.context.SpawnProcess.start
+    process_class = mp.get_context(start_method("gloo")).Process
+    start = process_class.start
 
     def start_and_interrupt(process: Any) -> None:
         start(process)
         os.kill(process.pid, signal.SIGINT)
 
-    monkeypatch.setattr(mp.context.SpawnProcess, "start", start_and_interrupt)
+    monkeypatch.setattr(process_class, "start", start_and_interrupt)
     with pytest.raises(Interrupted) as stop:
         launch(leave_a_trace, (tmp_path,), 2, "gloo")
     assert stop.value.signum == signal.SIGINT and not (tmp_path / "worked").exists()

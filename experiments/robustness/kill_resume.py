@@ -69,16 +69,16 @@ def disturbed(
 
 def killed(process: subprocess.Popen[str], draw: random.Random) -> str:
     """Kill it, or where it is of several processes perhaps one of them; and wait until none is left."""
-    below = children(process.pid)
-    whom = draw.choice(["the parent", "one", "all"]) if below else "all"
-    victims = {"the parent": [process.pid], "one": [draw.choice(below or [0])], "all": [process.pid, *below]}[whom]
+    workers = children(process.pid)
+    whom = draw.choice(["the parent", "one", "all"]) if workers else "all"
+    victims = {"the parent": [process.pid], "one": [draw.choice(workers or [0])], "all": [process.pid, *workers]}[whom]
     for pid in victims:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     status = process.wait()
     check(status == (1 if whom == "one" else -9), f"{whom} killed: status {status}: {said(process)}")
     end = time.monotonic() + PATIENCE
-    while any(Path(f"/proc/{pid}").exists() for pid in below):
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
         check(time.monotonic() < end, f"{whom} killed: others are still there after {PATIENCE:g} s")
         time.sleep(0.1)
     return f"killed {whom}"
@@ -104,9 +104,14 @@ def signalled(process: subprocess.Popen[str], folder: Path, draw: random.Random)
 
 
 def children(pid: int) -> list[int]:
-    """The worker processes that a run has started."""
-    found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(n) for n in found if "spawn_main" in Path(f"/proc/{n}/cmdline").read_text()]
+    """The worker processes that a run has started: of a process of its own, from which they are forked."""
+    servers = [n for n in below(pid) if "forkserver" in Path(f"/proc/{n}/cmdline").read_text()]
+    return [n for server in servers for n in below(server)]
+
+
+def below(pid: int) -> list[int]:
+    """The processes that it is the parent of."""
+    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def said(process: subprocess.Popen[str]) -> str:

@@ -10,17 +10,18 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from multiprocessing import resource_tracker
+from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from gvr_lightning.distributed.external import LOCALHOST, Place
 from gvr_lightning.distributed.place import join
-from gvr_lightning.distributed.watch import Failure, cause, watch
+from gvr_lightning.distributed.starting import cores, lent, signals_wait, start_method
+from gvr_lightning.distributed.watch import Failure, cause, noted, watch
 from gvr_lightning.errors import STOPPING, Interrupted, TrainingError, UserError
 
 BEAT = 1.0  # seconds between two signs of life
@@ -43,53 +44,38 @@ def launch(
     """
     if mp.get_start_method(allow_none=True) not in (None, *mp.get_all_start_methods()):
         mp.set_start_method("spawn", force=True)  # joblib's workers say "loky", which the children do not know
-    context = mp.get_context("spawn")
+    context: Any = mp.get_context(start_method(backend))
+    context.set_forkserver_preload([work.__module__])
     store = dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
-    own_threads = "OMP_NUM_THREADS" in os.environ
-    if not own_threads:  # for torch in the children, which share the cores
-        os.environ["OMP_NUM_THREADS"] = str(max(1, _cores() // processes))
+    threads = str(max(1, cores() // processes))  # for torch in the processes, which share the cores
+    environment = {"OMP_NUM_THREADS": threads, **os.environ}
+    # by which torch is loaded, perhaps before a process knows more; and the packages that this one can import
+    first = {"OMP_NUM_THREADS": environment["OMP_NUM_THREADS"], "PYTHONPATH": os.pathsep.join(sys.path)}
     workers, reports = [], []
     try:
-        for rank in range(processes):
-            place = Place(rank, processes, rank, processes, LOCALHOST, store.port, serves=False)
-            report, send = context.Pipe(duplex=False)
-            given = (place, backend, work, arguments, send, timeout)
-            worker = context.Process(target=_work, args=given, name=f"process {rank}")
-            with _signals_wait():
-                worker.start()
-            send.close()
-            workers.append(worker)
-            reports.append(report)
-        failures = watch(workers, reports, timeout)
+        with signals_wait() as let_through, noted() as signals:
+            for rank in range(processes):
+                place = Place(rank, processes, rank, processes, LOCALHOST, store.port, serves=False)
+                report, send = context.Pipe(duplex=False)
+                given = (environment, place, backend, work, arguments, send, timeout)
+                worker = context.Process(target=_work, args=given, name=f"process {rank}")
+                with lent(first):
+                    worker.start()
+                send.close()
+                workers.append(worker)
+                reports.append(report)
+            let_through()
+            failures = watch(workers, reports, signals, timeout)
     finally:
         for worker in workers:
             worker.kill()
             worker.join()
-        if not own_threads:
-            del os.environ["OMP_NUM_THREADS"]
     if failures:
         raise cause(failures, processes)
 
 
-@contextmanager
-def _signals_wait() -> Iterator[None]:
-    """What starts here gets no signal until it says so: half loaded it would know no better than a traceback."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    resource_tracker.ensure_running()  # which would let signals through again
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _work(
+    environment: dict[str, str],
     place: Place,
     backend: str,
     work: Callable[..., None],
@@ -99,6 +85,10 @@ def _work(
 ) -> None:
     """A process: join, work, report, leave."""
     os.setsid()
+    os.environ.clear()  # where it was forked, that of an earlier launch
+    os.environ.update(environment)
+    with suppress(ValueError):  # OpenMP also takes lists
+        torch.set_num_threads(int(environment["OMP_NUM_THREADS"]))
     threading.Thread(target=_follow_parent, daemon=True).start()
     alone = threading.Lock()  # of two threads that send
     threading.Thread(target=_beat, args=(send, alone), daemon=True).start()

@@ -8,6 +8,8 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from types import FrameType
@@ -30,35 +32,44 @@ class Failure:
     text: str = ""  # a traceback, where the error is none of ours
 
 
-def watch(workers: list[Any], reports: list[Connection], timeout: float = 600.0) -> list[Failure]:
-    """Wait for all; once one has failed the others have a little time to say what they know."""
-    signals: list[int] = []
-    handlers = _forward(workers, signals)
+def watch(workers: list[Any], reports: list[Connection], signals: list[int], timeout: float = 600.0) -> list[Failure]:
+    """Wait for all; once one has failed the others have a little time to say what they know.
+
+    Signals are passed on: the processes have sessions of their own, so that each gets a Ctrl-C once.
+
+    Args:
+        workers: the processes.
+        reports: what each sends.
+        signals: :func:`noted`, those among them that come meanwhile.
+        timeout: seconds after which one that shows no sign of life is told.
+    """
     failures: list[Failure] = []
     running, deadline = dict(enumerate(workers)), float("inf")
     heard = dict.fromkeys(running, time.monotonic() + LOADING)
     said: dict[int, Failure] = {}
-    try:
-        while running and time.monotonic() < deadline:
-            wait([worker.sentinel for worker in running.values()], timeout=0.5)
-            for rank in running:
-                _listen(rank, reports[rank], heard, said)
-            for rank, worker in [item for item in running.items() if not item[1].is_alive()]:
-                del running[rank]
-                failure = said.get(rank) or failure_of(rank, worker.exitcode, reports[rank])
-                if failure is not None:
-                    failures.append(failure)
-                    # an interruption ends all of them, each after its step
-                    patience = 60.0 if isinstance(failure.error, Interrupted) else GRACE
-                    deadline = min(deadline, time.monotonic() + patience)
-            if signals:  # after the second they are ended, wherever they are
-                deadline = min(deadline, time.monotonic() + (STOP if len(signals) == 1 else AT_ONCE))
-            for rank in [rank for rank in running if time.monotonic() - heard[rank] > timeout]:
-                how = f"has shown no sign of life for {timeout:g} s (trainer.timeout), as if it had been stopped"
-                return [*failures, Failure(rank, ProcessLookupError(how))]
-    finally:
-        for signum, handler in handlers.items():
-            signal.signal(signum, handler)
+    passed_on = 0
+    while running and time.monotonic() < deadline:
+        wait([worker.sentinel for worker in running.values()], timeout=0.2)
+        for rank in running:
+            _listen(rank, reports[rank], heard, said)
+        for rank, worker in [item for item in running.items() if not item[1].is_alive()]:
+            del running[rank]
+            failure = said.get(rank) or failure_of(rank, worker.exitcode, reports[rank])
+            if failure is not None:
+                failures.append(failure)
+                # an interruption ends all of them, each after its step
+                patience = 60.0 if isinstance(failure.error, Interrupted) else GRACE
+                deadline = min(deadline, time.monotonic() + patience)
+        for signum in signals[passed_on:]:
+            passed_on += 1
+            for worker in running.values():
+                with suppress(ProcessLookupError):  # it has just ended
+                    os.kill(worker.pid, signum)
+        if signals:  # after the second they are ended, wherever they are
+            deadline = min(deadline, time.monotonic() + (STOP if len(signals) == 1 else AT_ONCE))
+        for rank in [rank for rank in running if time.monotonic() - heard[rank] > timeout]:
+            how = f"has shown no sign of life for {timeout:g} s (trainer.timeout), as if it had been stopped"
+            return [*failures, Failure(rank, ProcessLookupError(how))]
     if running and signals and not failures:  # they were asked and did not end: the last checkpoint is what is left
         failures.append(Failure(min(running), Interrupted(signals[-1])))
     return failures
@@ -78,18 +89,21 @@ def _listen(rank: int, report: Connection, heard: dict[int, float], said: dict[i
             said[rank] = message
 
 
-def _forward(workers: list[Any], signals: list[int]) -> dict[int, Any]:
-    """Pass signals on: the processes have sessions of their own, so that each gets a Ctrl-C once."""
-    if threading.current_thread() is not threading.main_thread():
-        return {}
+@contextmanager
+def noted() -> Iterator[list[int]]:
+    """The signals that come while this lasts, for :func:`watch` to pass on; in another thread than the first, none."""
+    signals: list[int] = []
 
     def receive(signum: int, frame: FrameType | None) -> None:
         signals.append(signum)
-        for worker in workers:
-            if worker.is_alive():
-                os.kill(worker.pid, signum)
 
-    return {signum: signal.signal(signum, receive) for signum in STOPPING}
+    here = threading.current_thread() is threading.main_thread()
+    handlers = {signum: signal.signal(signum, receive) for signum in STOPPING if here}
+    try:
+        yield signals
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
 
 
 def failure_of(rank: int, exitcode: int, report: Connection) -> Failure | None:
