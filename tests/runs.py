@@ -1,13 +1,15 @@
 """Small whole runs, composed from the project's own configuration."""
 
 import signal
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from painting import painted, unpainted
+from painting import blank
 
 from gvr_lightning.app.run import run
 from gvr_lightning.config.folder import conf_folder
@@ -19,16 +21,15 @@ TINY_UNET = ["model.widths=[8,8]", "model.groups=4", "model.attention=[false,fal
 TINY_DDPM = ["task=ddpm", *TINY_UNET, "sampler.steps=3", "generation.num_images=70", "generation.grid=4"]
 
 
-def tiny_run(folder: Path, *overrides: str, cnn: bool = True, curves: bool = False) -> dict[str, Any]:
-    """A run of a few updates in ``folder``; returns its summary.
-
-    But for ``curves``, its pictures are drawn up and not painted.
-    """
+def tiny_run(
+    folder: Path, *overrides: str, cnn: bool = True, pictures: Callable[[], AbstractContextManager[None]] = blank
+) -> dict[str, Any]:
+    """A run of a few updates in ``folder``; returns its summary. ``pictures``: how much is made of them."""
     cnn = cnn and "task=ddpm" not in overrides  # a U-Net has other keys
     folder.mkdir(parents=True, exist_ok=True)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=[*TINY, *(TINY_CNN if cnn else []), *overrides])
-    with painted() if curves else unpainted():
+    with pictures():
         return run(cfg, folder)
 
 

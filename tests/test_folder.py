@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import pytest
 import torch
 from equality import assert_equal_rows, rows
 from hydra import compose, initialize_config_dir
+from painting import painted
 from runs import TINY, TINY_CNN, stop_after, tiny_run, weights
 from test_cli import main
 
@@ -125,18 +127,30 @@ def damaged(path: Path, how: str) -> None:
                           "bit": bytes(flipped)}[how])  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def before_and_after(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A run of two epochs, and a copy that has gone on to a third."""
+    folder = tmp_path_factory.mktemp("damaged")
+    settings = [*SMALL, "regularizer=gvr", "scheduler=constant", "test_on=best", f"hydra.run.dir={folder / 'run'}"]
+    with pytest.MonkeyPatch.context() as patch:
+        assert main(patch, folder, *settings) == 0
+        whole = Path(shutil.copytree(folder / "run", folder / "whole"))
+        assert main(patch, folder, f"resume={whole}", "epochs=3") == 0
+    return folder / "run", whole
+
+
 @pytest.mark.parametrize("how", HOWS)
 def test_a_damaged_folder_goes_on_bit_for_bit_or_says_so_in_a_line(
-    how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    how: str,
+    before_and_after: tuple[Path, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    settings = [*SMALL, "regularizer=gvr", "scheduler=constant", "test_on=best", f"hydra.run.dir={tmp_path / 'run'}"]
-    assert main(monkeypatch, tmp_path, *settings) == 0
-    whole = Path(shutil.copytree(tmp_path / "run", tmp_path / "whole"))
-    assert main(monkeypatch, tmp_path, f"resume={whole}", "epochs=3") == 0
-    good, run, went_on = weights(whole), tmp_path / "run", 0
-    kept = Path(shutil.copytree(run, tmp_path / "kept"))
+    (kept, whole), run, went_on = before_and_after, tmp_path / "run", 0
+    good = weights(whole)
     for file in FILES:
-        shutil.rmtree(run)
+        shutil.rmtree(run, ignore_errors=True)
         shutil.copytree(kept, run)
         damaged(run / file, how)
         capsys.readouterr()
@@ -206,18 +220,18 @@ def test_a_summary_is_json_whatever_its_figures(tmp_path: Path) -> None:
 def test_curves_and_names_that_cannot_be_drawn_end_no_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert tiny_run(tmp_path / "a", "name='$\\frac{$'", "epochs=1", curves=True)["status"] == "finished"
+    assert tiny_run(tmp_path / "a", "name='$\\frac{$'", "epochs=1", pictures=painted)["status"] == "finished"
     assert (tmp_path / "a" / "curves.png").stat().st_size > 1000
 
     def broken(*_: Any) -> None:
         raise ZeroDivisionError("no ink")
 
     monkeypatch.setattr("gvr_lightning.app.run.draw_curves", broken)
-    assert tiny_run(tmp_path / "b", "epochs=1")["status"] == "finished"
+    assert tiny_run(tmp_path / "b", "epochs=1", pictures=nullcontext)["status"] == "finished"
     assert f"{tmp_path / 'b' / 'curves.png'}: no ink" in capsys.readouterr().err
     monkeypatch.undo()
     (tmp_path / "c" / "curves.png").mkdir(parents=True)
-    assert tiny_run(tmp_path / "c", "epochs=1", curves=True)["status"] == "finished"
+    assert tiny_run(tmp_path / "c", "epochs=1", pictures=painted)["status"] == "finished"
     assert f"{tmp_path / 'c' / 'curves.png'}: " in capsys.readouterr().err and not plt.get_fignums()
 
 

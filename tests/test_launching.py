@@ -162,7 +162,7 @@ def test_a_process_that_is_stopped_is_ended(signals: int, tmp_path: Path) -> Non
             launch(waits, arguments, 2, "gloo")
     else:
         words = r"process 1 of 2 has shown no sign of life for 3 s \(trainer.timeout\)"
-        with pytest.raises(TrainingError, match=words), patch("gvr_lightning.distributed.watch.LOADING", 15.0):
+        with pytest.raises(TrainingError, match=words), patch("gvr_lightning.distributed.watch.LOADING", 6.0):
             launch(waits, arguments, 2, "gloo", timeout=3.0)
     asking.join()
 

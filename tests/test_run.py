@@ -12,6 +12,7 @@ import pytest
 import torch
 from fakes import write_cifar, write_image_folder
 from omegaconf import OmegaConf
+from painting import drawn, painted
 from runs import TINY_DDPM, TINY_UNET, stop_after, tiny_run, weights
 
 from gvr_lightning.config.folder import conf_folder
@@ -84,7 +85,7 @@ def test_every_configuration_runs(leaf: str, tmp_path: Path) -> None:
             tiny_run(tmp_path / "run", leaf, *TINY_DDPM, "extractor.weights=nowhere.pth")
         return
     cnn = not leaf.startswith(("model=", "experiment=")) or leaf == "model=small_cnn"
-    summary = tiny_run(tmp_path / "run", *overrides_for(leaf, tmp_path), cnn=cnn)
+    summary = tiny_run(tmp_path / "run", *overrides_for(leaf, tmp_path), cnn=cnn, pictures=drawn)
     assert summary["status"] == "finished" and summary["train"]["steps"] > 0
     assert leaf != "trainer=gpu" or summary["machine"]["gpu"] == torch.cuda.get_device_name()
     metrics = summary["metrics"]
@@ -111,7 +112,7 @@ def test_regularizers_go_with_every_optimizer(optimizer: str, regularizer: str, 
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
-    returned = tiny_run(tmp_path, "regularizer=gvr", "seed=3", "data.val_fraction=0.1", curves=True)
+    returned = tiny_run(tmp_path, "regularizer=gvr", "seed=3", "data.val_fraction=0.1", pictures=painted)
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary == returned
     assert (summary["status"], summary["task"], summary["seed"], summary["world_size"]) == (
