@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from onnx.reference import ReferenceEvaluator
 from PIL import Image
 from runs import tiny_run
 
@@ -128,12 +129,10 @@ def test_the_call_of_a_timm_network_names_its_options(tmp_path: Path) -> None:
 
 
 def test_an_onnx_file_gives_the_same_logits_for_any_number_of_images(finished: Finished, tmp_path: Path) -> None:
-    pytest.importorskip("onnxscript", reason="needs pip install '.[onnx]'")
-    reference = pytest.importorskip("onnx.reference", reason="needs pip install '.[onnx]'")
     path = finished("regularizer=gvr") / "checkpoints" / "last.ckpt"
     export_model(str(path), str(tmp_path / "m.onnx"))
     x = torch.randn(3, 1, 8, 8)
-    (logits,) = reference.ReferenceEvaluator(str(tmp_path / "m.onnx")).run(None, {"images": x.numpy()})
+    (logits,) = ReferenceEvaluator(str(tmp_path / "m.onnx")).run(None, {"images": x.numpy()})
     with torch.no_grad():
         torch.testing.assert_close(torch.from_numpy(logits), load_network(path).network(x), rtol=1e-4, atol=1e-5)
 
