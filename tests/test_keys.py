@@ -26,6 +26,7 @@ WIDE = ["model=wide_resnet", "model.depth=10", "model.widen=1"]
 VIT = "img_size: 8, patch_size: 4, embed_dim: 8, depth: {}, num_heads: 2"
 TIMM = ["model=timm", "model.name=vit_tiny_patch16_224", f"model.options={{{VIT.format(1)}}}"]
 WARM = ["scheduler=warmup", "scheduler.warmup_steps=4"]
+FALLING = ["scheduler=multistep", "scheduler.milestones=[1]"]
 NOISY = ["label_noise=asymmetric", "label_noise.map={3: 5, 1: 7}"]
 DDPM = [*TINY_DDPM, "extractor=none", "lr=0.01", "data.max_train=64"]
 UNET = [*DDPM, "model.attention=[false,true]"]
@@ -104,7 +105,12 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "optimizer.momentum_update": [(ACPROP, "optimizer.momentum_update=true")],
     "optimizer.alpha": [(RMSPROP, "optimizer.alpha=0.5")],
     "scheduler.cosine": [(WARM, "scheduler.cosine=true")],
+    "scheduler.cosine_from": [([*WARM, "scheduler.cosine=true"], "scheduler.cosine_from=start")],
+    "scheduler.milestones": [(FALLING, "scheduler.milestones=[0.5]")],
+    "scheduler.gamma": [(FALLING, "scheduler.gamma=0.5")],
     "scheduler.warmup_steps": [(WARM, "scheduler.warmup_steps=6")],
+    "scheduler.warmup_epochs": [(FALLING, "scheduler.warmup_epochs=1")],
+    "scheduler.warmup_start": [(WARM, "scheduler.warmup_start=0.5")],
     "scheduler.warmup_fraction": [(["scheduler=onecycle"], "scheduler.warmup_fraction=0.9")],
     "scheduler.interval": [(SGD, "scheduler.interval=step")],
     "scheduler.min_lr": [(SGD, "scheduler.min_lr=0.015")],

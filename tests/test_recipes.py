@@ -34,6 +34,8 @@ TRAINER |= {
 }
 TRAINER |= {"deterministic": False, "benchmark": False}
 NOISE = {"rate": 0.4, "seed": 0}
+NO_WARMUP = {"warmup_epochs": None, "warmup_fraction": None, "warmup_start": None}
+WARMUP = {"warmup_steps": 200, **NO_WARMUP, "min_lr": 0.0, "cosine_from": "warmup"}
 STEP = {"clip_value": None, "accumulate": 1, "non_finite": "stop", "max_skipped": 100, "compile": False}
 DDPM_NOISE = {"is": "Noise", "timesteps": 1000, "beta_schedule": "cosine", "beta_range": [0.0001, 0.02]}
 DDPM_NOISE |= {"prediction": "epsilon"}
@@ -159,8 +161,9 @@ MEANT: dict[str, dict[str, Any]] = {
         "constant": {"is": "constant"},
         "cosine": {"is": "cosine", "interval": "epoch", "min_lr": 0.0},
         "onecycle": {"is": "onecycle", "warmup_fraction": 0.3},
-        "warmup": {"is": "warmup", "warmup_steps": 200, "cosine": False},
-        "warmup_cosine": {"is": "warmup", "warmup_steps": 200, "cosine": True},
+        "multistep": {"is": "multistep", "milestones": [60, 120, 160], "gamma": 0.2, "warmup_steps": None, **NO_WARMUP},
+        "warmup": {"is": "warmup", **WARMUP, "cosine": False},
+        "warmup_cosine": {"is": "warmup", **WARMUP, "cosine": True},
     },
     "trainer": {
         "default": TRAINER,
@@ -359,7 +362,7 @@ def ddpm(optimizer: str, regularizer: str) -> tuple[Tree, Tree]:
     values = {"seed": 42, "epochs": 2000, "batch_size": 128, "lr": 0.0002, "trainer.max_epochs": 2000}
     values |= {"optimizer": {**MEANT["optimizer"][optimizer], "lr": 0.0002}, "model": MEANT["model"]["unet_cifar10"]}
     values |= {"regularizer": MEANT["regularizer"][regularizer]}
-    values |= {"scheduler": {"is": "warmup", "warmup_steps": 200, "cosine": False}}
+    values |= {"scheduler": {"is": "warmup", **WARMUP, "cosine": False, "warmup_start": 0.0}}
     values |= {"task.noise": {**DDPM_NOISE, "beta_schedule": "linear"}, "task.ema_decay": 0.9999}
     values |= {"task.ema_warmup": False, "task.clip_norm": 1.0, "data.val_fraction": 0.0, "data.max_train": None}
     values |= {"data.mean": [0.5], "data.std": [0.5]}

@@ -176,8 +176,9 @@ RULED: dict[str, dict[str, Row]] = {
         "regularizer.penalty.subset": whole(1).or_null(),
         **{f"regularizer.penalty.{name}": Row(FLAG.words, FLAG.refused, ("false",)) for name in HALVES},
         "optimizer.alpha": BELOW_ONE,
-        "scheduler.warmup_steps": whole(1),
-        "scheduler.cosine": FLAG,
+        "scheduler.warmup_steps": Row("a whole number >= 1 or null", ("0", "1.5", "abc"), ("1", "null")),
+        "scheduler.cosine": Row(FLAG.words, FLAG.refused, ("false", "true")),
+        "scheduler.cosine_from": Row("one of warmup, start", ("begin", "null", "1"), ("warmup",)),
         # these repeat others
         "data.source.root": TEXT,
         "data.source.image_size": SIZE,
@@ -212,7 +213,7 @@ RULED: dict[str, dict[str, Row]] = {
         "optimizer.eps": POSITIVE,
         "regularizer.wrap.rho": POSITIVE,
         "regularizer.wrap.adaptive": FLAG,
-        "scheduler.warmup_fraction": SHARE,
+        "scheduler.warmup_fraction": SHARE.or_null(),
     },
     "data=cifar10 optimizer=acprop trainer=ddp": {
         "data.download": FLAG,
@@ -221,6 +222,12 @@ RULED: dict[str, dict[str, Row]] = {
         "trainer.strategy.find_unused_parameters": FLAG,
     },
     "optimizer=adan": {"optimizer.no_prox": FLAG},
+    "scheduler=multistep": {
+        "scheduler.milestones": a_list(POSITIVE.words, ("[0]", "[1,-1]", "[a]"), ("[1e-300]", "[0.5,60,200]")),
+        "scheduler.gamma": Row("a number in (0, 1)", ("0", "1", "null"), ("1e-300", "0.999999"), OTHER),
+        "scheduler.warmup_epochs": POSITIVE.or_null(),
+    },
+    "scheduler=warmup": {"scheduler.warmup_start": BELOW_ONE.or_null()},
     "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
     "regularizer=label_smoothing": {"regularizer.penalty.smoothing": BELOW_ONE},
     "model.groups=1": {"model.width": whole(1)},
@@ -440,6 +447,38 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             ["regularizer=sam trainer.precision=bf16-mixed", "regularizer=agr trainer.precision=16-mixed"],
         ),
         ("regularizer=sam_agr trainer.precision=16", ["trainer.precision=16:"], []),
+    ],
+    "warmup_length": [
+        (
+            "scheduler=warmup scheduler.warmup_epochs=5",
+            ["scheduler.warmup_steps=200 and scheduler.warmup_epochs=5 exclude each other", "to null"],
+            [
+                "scheduler=warmup scheduler.warmup_epochs=5 scheduler.warmup_steps=null",
+                "scheduler=multistep scheduler.warmup_epochs=0.5 scheduler.warmup_start=0",
+                "scheduler=warmup scheduler.warmup_steps=null",
+            ],
+        ),
+        (
+            "scheduler=multistep scheduler.warmup_start=0",
+            ["scheduler.warmup_start=0: there is no warm-up; set one of scheduler.warmup_steps"],
+            ["scheduler=multistep scheduler.warmup_fraction=0.1 scheduler.warmup_start=0.5"],
+        ),
+    ],
+    "of_the_cosine": [
+        (
+            "scheduler=warmup scheduler.min_lr=0.1",
+            ["scheduler.min_lr=0.1: is of the cosine; add scheduler.cosine=true"],
+            ["scheduler=warmup_cosine scheduler.min_lr=0.1 scheduler.cosine_from=start"],
+        ),
+        ("scheduler=warmup scheduler.cosine_from=start", ["scheduler.cosine_from=start: is of the cosine"], []),
+    ],
+    "milestones": [
+        (
+            "scheduler=multistep scheduler.milestones=[2,1]",
+            ["scheduler.milestones=[2, 1]: must rise"],
+            ["scheduler=multistep scheduler.milestones=[1,2],[0.5]"],
+        ),
+        ("scheduler=multistep scheduler.milestones=[1,1]", ["must rise"], []),
     ],
     "class_logits": [
         ("task=ddpm regularizer=consistency", ["regularizer=consistency", "the network gives images"], []),

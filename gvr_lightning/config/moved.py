@@ -17,6 +17,11 @@ LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, wit
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
     "gvr_lightning.tasks.classification.ClassificationTask": {"ema_decay": 0.0, "ema_warmup": True},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},
+    "gvr_lightning.optim.schedules.warmup": {
+        **dict.fromkeys(("warmup_epochs", "warmup_fraction", "warmup_start")),
+        "min_lr": 0.0,
+        "cosine_from": "warmup",
+    },
 }
 
 

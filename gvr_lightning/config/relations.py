@@ -9,6 +9,7 @@ from gvr_lightning.config.folder import chosen_by
 from gvr_lightning.config.generation import GENERATION
 from gvr_lightning.config.lookup import Config, get, kind
 from gvr_lightning.config.ranges import is_number
+from gvr_lightning.config.schedule import SCHEDULE
 from gvr_lightning.config.wording import show
 from gvr_lightning.errors import UserError
 
@@ -203,5 +204,5 @@ def gradient_scaler(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(name, clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels, image_size),
-    *(network, labels, stops_early, gradient_scaler, *GENERATION),
+    *(network, labels, stops_early, gradient_scaler, *SCHEDULE, *GENERATION),
 )
