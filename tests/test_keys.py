@@ -29,6 +29,7 @@ WARM = ["scheduler=warmup", "scheduler.warmup_steps=4"]
 FALLING = ["scheduler=multistep", "scheduler.milestones=[1]"]
 NOISY = ["label_noise=asymmetric", "label_noise.map={3: 5, 1: 7}"]
 DDPM = [*TINY_DDPM, "extractor=none", "lr=0.01", "data.max_train=64"]
+LINEAR = [*DDPM, "task.noise.beta_schedule=linear", "task.noise.timesteps=100"]
 UNET = [*DDPM, "model.attention=[false,true]"]
 
 # key: [(what both runs have, what one of them has), ...]
@@ -51,7 +52,8 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "model.options": [(TIMM, f"model.options={{{VIT.format(2)}}}")],
     "task.noise.timesteps": [(DDPM, "task.noise.timesteps=20")],
     "task.noise.beta_schedule": [(DDPM, "task.noise.beta_schedule=sigmoid")],
-    "task.noise.beta_range": [([*DDPM, "task.noise.beta_schedule=linear"], "task.noise.beta_range=[0.001,0.03]")],
+    "task.noise.scale_betas": [(LINEAR, "task.noise.scale_betas=true")],
+    "task.noise.beta_range": [(LINEAR, "task.noise.beta_range=[0.001,0.03]")],
     "task.noise.prediction": [(DDPM, "task.noise.prediction=v")],
     "task.ema_decay": [(DDPM, "task.ema_decay=0.01"), (SGD, "task.ema_decay=0.5")],
     "task.ema_warmup": [(DDPM, "task.ema_warmup=false")],
@@ -135,10 +137,13 @@ ELSEWHERE = {
     "test_launching.py": "trainer.timeout",
     "test_splits.py": "data.eval_batch_size data.on_device",
     "test_generation.py": "model.weights",
+    "test_diffusion.py": "sampler.steps_offset sampler.set_alpha_to_one",
+    "test_unet.py": "model.init",
     "test_generated_images.py": "generation.num_images generation.grid generation.splits generation.bf16"
     " generation.batch_size generation.every_n_epochs generation.score_every_n_epochs generation.allow_few"
+    " generation.weights"
     " sampler.steps sampler.eta sampler.spacing sampler.clip_sample",
-    "test_metrics.py": "extractor.cache_dir extractor.weights extractor.size",
+    "test_metrics.py": "extractor.cache_dir extractor.weights extractor.size extractor.resize",
     "test_score_caches.py": "extractor.checkpoint",
     "test_wandb.py": "logger.project logger.entity logger.mode logger.on_error logger.group logger.tags",
     "test_processes.py": "trainer.accelerator trainer.strategy trainer.sync_batchnorm",

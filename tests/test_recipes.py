@@ -22,7 +22,7 @@ NONE = {"is": "NoPenalty"}
 GVR = {"is": "GradientVariance", "alpha": ALPHA, "layers": "head", "subset": None}
 GVR |= {"shared": False, "per_sample": False, "split": False}
 SAM = {"rho": 0.05, "adaptive": False}
-UNET = {"is": "unet", "head_dim": None, "weights": None}
+UNET = {"is": "unet", "head_dim": None, "weights": None, "init": "default"}
 ADAM = {"lr": LR, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
 TRAINER = {"is": "Trainer", "max_epochs": EPOCHS, "accelerator": "auto", "devices": 1, "num_nodes": 1}
 TRAINER |= {
@@ -34,11 +34,13 @@ TRAINER |= {
 }
 TRAINER |= {"deterministic": False, "benchmark": False}
 NOISE = {"rate": 0.4, "seed": 0}
+PUBLISHED_DDIM = {"is": "DDIM", "eta": 0.0, "spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
+PUBLISHED_DDIM |= {"clip_sample": False}
 NO_WARMUP = {"warmup_epochs": None, "warmup_fraction": None, "warmup_start": None}
 WARMUP = {"warmup_steps": 200, **NO_WARMUP, "min_lr": 0.0, "cosine_from": "warmup"}
 STEP = {"clip_value": None, "accumulate": 1, "non_finite": "stop", "max_skipped": 100, "compile": False}
 DDPM_NOISE = {"is": "Noise", "timesteps": 1000, "beta_schedule": "cosine", "beta_range": [0.0001, 0.02]}
-DDPM_NOISE |= {"prediction": "epsilon"}
+DDPM_NOISE |= {"prediction": "epsilon", "scale_betas": False}
 PLAIN_DATA = {"max_train": None, "transform": None, "eval_transform": None, "eval_batch_size": 500, "on_device": True}
 PLAIN_DATA |= {"val_fraction": 0.1}
 AUGMENTED = {"is": "Augmentation", "padding": 4, "flip": True, "cutout": 16, "cutout_prob": 0.5}
@@ -212,6 +214,7 @@ MEANT: dict[str, dict[str, Any]] = {
     },
     "sampler": {
         "ddim": {"is": "DDIM", "steps": 50, "eta": 0.0, "spacing": "trailing", "clip_sample": True},
+        "ddim_published": {**PUBLISHED_DDIM, "steps": 100},
         "ddpm": {"is": "DDPMScheduler", "steps": None, "spacing": "linspace", "clip_sample": True},
         "unipc": {"is": "UniPCMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
         "dpmpp": {"is": "DPMSolverMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
@@ -227,12 +230,12 @@ MEANT: dict[str, dict[str, Any]] = {
         "none": None,
         "auto": {"is": "auto", "cache_dir": None},
         "classifier": {"is": "classifier", "checkpoint": None, "cache_dir": None, "trust": None},
-        "inception": {"is": "inception", "weights": None, "cache_dir": None},
+        "inception": {"is": "inception", "weights": None, "cache_dir": None, "resize": "tensorflow"},
         "efficientnet": {"is": "efficientnet", "size": 128},
     },
 }
 GENERATION = {"num_images": 360, "grid": 64, "every_n_epochs": 50, "score_every_n_epochs": 0, "batch_size": 500}
-GENERATION |= {"bf16": False, "splits": 10, "allow_few": False}
+GENERATION |= {"bf16": False, "splits": 10, "allow_few": False, "weights": "average"}
 OWN_LR = {"sgd": 0.02, "adam": 0.001, "adamw": 0.001, "adan": 0.001, "rmsprop": 0.001, "acprop": 0.001}
 
 
@@ -358,17 +361,19 @@ def published(data: str, regularizer: str, noise: bool) -> tuple[Tree, Tree]:
 def ddpm(optimizer: str, regularizer: str) -> tuple[Tree, Tree]:
     """DDPM on CIFAR-10, 2,000 epochs."""
     options = {"data": "cifar10", "model": "unet_cifar10", "regularizer": regularizer, "optimizer": optimizer}
-    options |= {"scheduler": "warmup", "sampler": "ddim", "extractor": "inception", "task": "ddpm"}
+    options |= {"scheduler": "warmup", "sampler": "ddim_published", "extractor": "inception", "task": "ddpm"}
     values = {"seed": 42, "epochs": 2000, "batch_size": 128, "lr": 0.0002, "trainer.max_epochs": 2000}
-    values |= {"optimizer": {**MEANT["optimizer"][optimizer], "lr": 0.0002}, "model": MEANT["model"]["unet_cifar10"]}
+    values |= {"optimizer": {**MEANT["optimizer"][optimizer], "lr": 0.0002}}
+    values |= {"model": {**MEANT["model"]["unet_cifar10"], "init": "published"}, "extractor.resize": "pytorch_fid"}
     values |= {"regularizer": MEANT["regularizer"][regularizer]}
     values |= {"scheduler": {"is": "warmup", **WARMUP, "cosine": False, "warmup_start": 0.0}}
     values |= {"task.noise": {**DDPM_NOISE, "beta_schedule": "linear"}, "task.ema_decay": 0.9999}
     values |= {"task.ema_warmup": False, "task.clip_norm": 1.0, "data.val_fraction": 0.0, "data.max_train": None}
     values |= {"data.mean": [0.5], "data.std": [0.5]}
     values |= {"data.augmentation": {**AUGMENTED, "padding": 0, "cutout": 0, "cutout_prob": 0.0}}
-    values |= {"sampler": {"is": "DDIM", "steps": 100, "eta": 0.0, "spacing": "trailing", "clip_sample": False}}
-    published = {"num_images": 50_000, "every_n_epochs": 200, "score_every_n_epochs": 400, "batch_size": 500}
+    values |= {"sampler": {**PUBLISHED_DDIM, "steps": 100}}
+    published = {"num_images": 50_000, "every_n_epochs": 200, "batch_size": 500, "weights": "raw"}
+    published |= {"score_every_n_epochs": [10, 400, 800, 1200, 1600]}
     return options, values | {"generation": {**GENERATION, **published}}
 
 

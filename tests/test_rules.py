@@ -233,7 +233,8 @@ RULED: dict[str, dict[str, Row]] = {
     "model.groups=1": {"model.width": whole(1)},
     f"model.width={LARGEST}": {"model.groups": Row("a whole number >= 1", whole(1).refused, ("1", str(LARGEST)))},
     "task=ddpm extractor=classifier": {
-        "task.noise.beta_schedule": one_of("linear", "cosine", "sigmoid"),
+        "task.noise.beta_schedule": one_of("linear", "cosine", "sigmoid", "sigmoid_published"),
+        "task.noise.scale_betas": Row(FLAG.words, FLAG.refused, ("false",)),
         "task.noise.beta_range": a_list(
             "a number in (0, 1)", ("[0,0.5]", "[0.5,1]", "[-1,0.5]", "[nan,0.5]"), ("[1e-300,0.999999]",)
         ),
@@ -244,7 +245,12 @@ RULED: dict[str, dict[str, Row]] = {
         "generation.num_images": whole(2),
         "generation.grid": whole(1),
         "generation.every_n_epochs": whole(0),
-        "generation.score_every_n_epochs": whole(0),
+        "generation.score_every_n_epochs": Row(
+            "a whole number >= 0 or a list [a, b, ...], each a whole number >= 1",
+            ("-1", "1.5", "null", "[]", "[0,3]", "[a]"),
+            ("0", str(LARGEST), "[10,400]"),
+        ),
+        "generation.weights": one_of("raw", "average", "both"),
         "generation.batch_size": whole(1),
         "generation.splits": whole(2),
         "generation.bf16": FLAG,
@@ -253,17 +259,27 @@ RULED: dict[str, dict[str, Row]] = {
         "extractor.checkpoint": TEXT.or_null(),
         "extractor.trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
         "sampler.eta": NOT_NEGATIVE,
-        "sampler.spacing": one_of("trailing", "linspace", "leading"),
+        "sampler.spacing": one_of("trailing", "linspace", "leading", "quadratic"),
         "sampler.clip_sample": FLAG,
         "model.widths": a_list("a whole number >= 1", ("[0]", "[8,0]", "[8.0]", "[true]"), ("[1]", f"[{LARGEST}]")),
         "model.blocks": whole(1),
         "model.attention": a_list("true or false", ("[1]", "[true,0]"), ("[true]", "[false,true]")),
         "model.head_dim": whole(1).or_null(),
         "model.weights": TEXT.or_null(),
+        "model.init": Row("one of default, published", ("xavier", "null", "1"), ("default",)),
+    },
+    "task=ddpm sampler=ddim_published task.noise.beta_schedule=linear model.weights=null": {
+        "sampler.steps_offset": Row(whole(0).words, whole(0).refused, ("0", str(LARGEST))),
+        "sampler.set_alpha_to_one": FLAG,
+        "task.noise.scale_betas": FLAG,
+        "model.init": one_of("default", "published"),
     },
     "task=ddpm task.noise.timesteps=2 sampler.steps=1": {"task.noise.timesteps": whole(2)},
     f"task=ddpm task.noise.timesteps={LARGEST}": {"sampler.steps": whole(1).or_null()},
-    "task=ddpm extractor=inception": {"extractor.weights": TEXT.or_null()},
+    "task=ddpm extractor=inception": {
+        "extractor.weights": TEXT.or_null(),
+        "extractor.resize": one_of("tensorflow", "pytorch_fid"),
+    },
     "task=ddpm extractor=efficientnet": {"extractor.size": whole(32)},
 }
 ROWS = [(options, key, row) for options, rows in RULED.items() for key, row in rows.items()]
@@ -502,6 +518,33 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             "task=ddpm task.noise.timesteps=100 sampler.steps=101",
             ["sampler.steps=101", "task.noise.timesteps=100"],
             ["task=ddpm task.noise.timesteps=100 sampler.steps=100"],
+        )
+    ],
+    "scaled_betas": [
+        (
+            "task=ddpm task.noise.scale_betas=true",
+            ["task.noise.scale_betas=true: is of linear betas; add task.noise.beta_schedule=linear"],
+            ["task=ddpm task.noise.scale_betas=true task.noise.beta_schedule=linear task.noise.timesteps=51"],
+        ),
+        (
+            "task=ddpm task.noise.scale_betas=true task.noise.beta_schedule=linear task.noise.timesteps=20"
+            " sampler.steps=9",
+            ["with task.noise.timesteps=20 the last beta would be 1 or more"],
+            [],
+        ),
+    ],
+    "quadratic": [
+        (
+            "task=ddpm sampler=ddpm sampler.spacing=quadratic",
+            ["sampler.spacing=quadratic: DDPMScheduler does not have it; choose sampler=ddim_published"],
+            ["task=ddpm sampler=ddim_published sampler.spacing=quadratic"],
+        )
+    ],
+    "first_weights": [
+        (
+            "task=ddpm model.init=published model.weights=folder",
+            ["model.init=published: the first weights are those of model.weights=folder"],
+            ["task=ddpm model.weights=folder", "task=ddpm model.init=published"],
         )
     ],
     "beta_range": [
