@@ -111,4 +111,4 @@ def published_sigmoid(timesteps: int, start: float = -3, end: float = 3) -> list
     """Betas whose alpha_bar falls from 1 to 0 as a sigmoid from ``start`` to ``end`` does; capped at 0.999."""
     v = torch.linspace(start, end, timesteps + 1, dtype=torch.float64).sigmoid()
     bars = (v[-1] - v) / (v[-1] - v[0])
-    return (1 - bars[1:] / bars[:-1]).clamp(0, 0.999).tolist()  # type: ignore[no-any-return]
+    return (1 - bars[1:] / bars[:-1]).clamp(0, 0.999).tolist()

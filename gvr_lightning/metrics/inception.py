@@ -79,6 +79,7 @@ class AsPytorchFid(nn.Module):
         """Features and logits without bias of uint8 images (N, 3, H, W)."""
         x = F.interpolate(images.float() / 255, size=(299, 299), mode="bilinear", align_corners=False)
         *layers, classifier = self.children()
+        assert isinstance(classifier, nn.Linear)
         x = 2 * x - 1
         for layer in layers:
             x = layer(x)
