@@ -36,6 +36,7 @@ TRAINER |= {"deterministic": False, "benchmark": False}
 NOISE = {"rate": 0.4, "seed": 0}
 PUBLISHED_DDIM = {"is": "DDIM", "eta": 0.0, "spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
 PUBLISHED_DDIM |= {"clip_sample": False}
+TIMM = {"is": "timm_network", "pretrained": False, "weights": None}
 NO_WARMUP = {"warmup_epochs": None, "warmup_fraction": None, "warmup_start": None}
 WARMUP = {"warmup_steps": 200, **NO_WARMUP, "min_lr": 0.0, "cosine_from": "warmup"}
 STEP = {"clip_value": None, "accumulate": 1, "non_finite": "stop", "max_skipped": 100, "compile": False}
@@ -91,10 +92,20 @@ MEANT: dict[str, dict[str, Any]] = {
     },
     "model": {
         "small_cnn": {"is": "small_cnn", "width": 32, "groups": 8},
-        "resnet18": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": 2},
-        "resnet20": {"is": "resnet", "widths": [16, 32, 64], "blocks": 3},
+        "resnet18": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": 2, "bottleneck": False},
+        "resnet20": {"is": "resnet", "widths": [16, 32, 64], "blocks": 3, "bottleneck": False},
+        "resnet34": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": [3, 4, 6, 3], "bottleneck": False},
+        "resnet50": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": [3, 4, 6, 3], "bottleneck": True},
+        "vgg11": {"is": "vgg11", "width": 64, "hidden": 4096, "dropout": 0.5},
+        "vit_tiny_32": {**TIMM, "name": "vit_tiny_patch16_224", "options": {"img_size": 32, "patch_size": 4}},
+        "swin_tiny_32": {
+            **TIMM,
+            "name": "swin_tiny_patch4_window7_224",
+            "options": {"img_size": 32, "patch_size": 2, "window_size": 4},
+        },
+        "convnext_32": {**TIMM, "name": "convnext_tiny", "options": {"patch_size": 1}},
         "wide_resnet": {"is": "wide_resnet", "depth": 28, "widen": 10, "dropout": 0.0},
-        "timm": {"is": "timm_network", "name": "resnet18", "pretrained": False, "weights": None, "options": None},
+        "timm": {**TIMM, "name": "resnet18", "options": None},
         "unet_small": {
             **UNET,
             "widths": [32, 32],
@@ -385,7 +396,7 @@ SMALL: Tree = {
     "lr": 0.05,
     "optimizer.lr": 0.05,
     "task.channels_last": True,
-    "model": {"is": "resnet", "widths": [32, 64, 128], "blocks": 1},
+    "model": {"is": "resnet", "widths": [32, 64, 128], "blocks": 1, "bottleneck": False},
     "data.source": {"is": "ImageFolder", **SMALL_FOLDER},
     "data.max_train": 2000,
     "data.val_fraction": 0.1,

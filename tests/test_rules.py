@@ -68,6 +68,7 @@ SIZE = Row(
     ("1", "[48,64]", "null"),
 )
 
+BLOCKS = "a whole number >= 1 or a list [a, b, ...], each a whole number >= 1"
 HALVES = ("per_sample", "shared", "split")
 
 # options of the command line -> key -> what it must be
@@ -230,6 +231,8 @@ RULED: dict[str, dict[str, Row]] = {
     "scheduler=warmup": {"scheduler.warmup_start": BELOW_ONE.or_null()},
     "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
     "regularizer=label_smoothing": {"regularizer.penalty.smoothing": BELOW_ONE},
+    "model=resnet50": {"model.blocks": Row(BLOCKS, ("0",), ("[1,2,3,4]",)), "model.bottleneck": FLAG},
+    "model=vgg11": {"model.hidden": whole(1)},
     "model.groups=1": {"model.width": whole(1)},
     f"model.width={LARGEST}": {"model.groups": Row("a whole number >= 1", whole(1).refused, ("1", str(LARGEST)))},
     "task=ddpm extractor=classifier": {
@@ -262,7 +265,7 @@ RULED: dict[str, dict[str, Row]] = {
         "sampler.spacing": one_of("trailing", "linspace", "leading", "quadratic"),
         "sampler.clip_sample": FLAG,
         "model.widths": a_list("a whole number >= 1", ("[0]", "[8,0]", "[8.0]", "[true]"), ("[1]", f"[{LARGEST}]")),
-        "model.blocks": whole(1),
+        "model.blocks": Row(BLOCKS, ("0", "1.5", "null", "[]", "[0,1]"), ("1", str(LARGEST))),
         "model.attention": a_list("true or false", ("[1]", "[true,0]"), ("[true]", "[false,true]")),
         "model.head_dim": whole(1).or_null(),
         "model.weights": TEXT.or_null(),
@@ -412,6 +415,14 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
     ],
     "depth": [
         ("model=wide_resnet model.depth=29", ["model.depth=29", "6 n + 4"], ["model=wide_resnet model.depth=34,10"])
+    ],
+    "blocks": [
+        (
+            "model=resnet50 model.blocks=[1,2]",
+            ["model.blocks=[1, 2]: needs one entry for each of model.widths=[64, 128, 256, 512]"],
+            ["model=resnet50 model.blocks=2", "model=resnet18 model.blocks=[1,2,3,4]"],
+        ),
+        ("task=ddpm model.blocks=[1,2]", ["model.blocks=[1, 2]: a list is of a resnet's stages"], []),
     ],
     "nesterov": [
         ("optimizer.nesterov=true optimizer.momentum=0", ["optimizer.nesterov=true", "optimizer.momentum > 0"], []),

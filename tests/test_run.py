@@ -35,6 +35,13 @@ SMALL = {
     "model=resnet18": ["model.widths=[4,8]"],
     "model=resnet20": ["model.widths=[4,8]"],
     "model=wide_resnet": ["model.depth=10", "model.widen=1"],
+    **{f"model=resnet{n}": ["model.widths=[4,8]", "model.blocks=[1,2]"] for n in (34, 50)},
+    "model=vgg11": ["model.width=2", "model.hidden=8"],
+    "model=vit_tiny_32": ["+model.options={img_size: 8, embed_dim: 8, depth: 2, num_heads: 2}"],
+    "model=swin_tiny_32": [
+        "+model.options={img_size: 8, patch_size: 1, window_size: 2, embed_dim: 8, depths: [1, 1], num_heads: [1, 2]}"
+    ],
+    "model=convnext_32": ["+model.options={dims: [4, 4, 8, 8], depths: [1, 1, 1, 1]}"],
     "model=timm": [
         "model.name=vit_tiny_patch16_224",
         "model.options={img_size: 8, patch_size: 4, embed_dim: 8, depth: 2, num_heads: 2}",

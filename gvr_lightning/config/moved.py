@@ -19,6 +19,7 @@ LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, wit
     "gvr_lightning.diffusion.noise.Noise": {"scale_betas": False},
     "gvr_lightning.metrics.inception.inception": {"resize": "tensorflow"},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},
+    "gvr_lightning.models.resnet.resnet": {"bottleneck": False},
     "gvr_lightning.models.unet.unet": {"init": "default"},
     "gvr_lightning.optim.schedules.warmup": {
         **dict.fromkeys(("warmup_epochs", "warmup_fraction", "warmup_start")),
