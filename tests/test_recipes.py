@@ -415,6 +415,20 @@ RECIPES: dict[str, tuple[Tree, Tree]] = {
     },
     **{f"ddpm_cifar10_{name}": ddpm(name, "none") for name in ("acprop", "rmsprop", "adam", "adamw", "adan")},
     "agr_ddpm_cifar10": ddpm("adan", "agr"),
+    **{  # their values are in tests/test_published_recipes.py
+        f"agr_{name}_cifar100": (
+            {"data": "cifar100", "model": name, "regularizer": "agr", "optimizer": "adamw", "scheduler": "multistep"},
+            {"regularizer": MEANT["regularizer"]["agr"], "label_noise": None, "task": MEANT["task"]["classification"]},
+        )
+        for name in ("resnet18", "vgg11")
+    },
+    **{
+        f"agr_{name}_tiny_imagenet": (
+            {"data": "image_folder", "model": "timm", "regularizer": "agr", "optimizer": "adamw"},
+            {"regularizer": MEANT["regularizer"]["agr"], "label_noise": None, "data.augmentation.flip": True},
+        )
+        for name in ("tinyvit", "swin", "convnext")
+    },
     "agr_ddpm_digits": (
         {
             "data": "digits",
