@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import yaml
 
 from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.config.keys import FREE
 
 
 def keys(node: object, path: str) -> Iterator[tuple[str, object]]:
@@ -13,7 +14,7 @@ def keys(node: object, path: str) -> Iterator[tuple[str, object]]:
         if name == "defaults" or name.startswith("_"):
             continue
         key = f"{path}.{name}".lstrip(".")
-        if isinstance(value, dict):
+        if isinstance(value, dict) and key not in FREE:
             yield from keys(value, key)
         else:
             yield key, value

@@ -430,7 +430,7 @@ def test_what_a_run_lacks_to_be_continued_is_named(gone: str, tmp_path: Path) ->
 
 CHANGES = {  # an override -> the keys that no continuation may change; none where it may
     "model.width=48": "model.width",
-    "model=resnet20": "model._target_, model.blocks, model.groups, model.width, model.widths",
+    "model=resnet20": "model._target_, model.blocks, model.bottleneck, model.groups, model.width, model.widths",
     "data.max_train=10": "data.max_train",
     "data.val_fraction=0.3": "data.val_fraction",
     "data.augmentation.flip=true": "data.augmentation.flip",

@@ -95,7 +95,7 @@ def test_what_a_run_is_may_not_change(start: Start) -> None:
         "batch_size=64": "batch_size",
         "model.width=16": "model.width",
         "model.width=16 model.groups=16": "model.groups, model.width",
-        "model=resnet20": "model._target_, model.blocks, model.groups, model.width, model.widths",
+        "model=resnet20": "model._target_, model.blocks, model.bottleneck, model.groups, model.width, model.widths",
         "data.image_size=9": "data.image_size, data.source.image_size",
         "data.val_fraction=0.2": "data.val_fraction",
         "data.max_train=50": "data.max_train",

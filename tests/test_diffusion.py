@@ -26,6 +26,7 @@ from diffusers.schedulers import scheduling_ddpm
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback, Trainer
 from numpy.typing import NDArray
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from gvr_lightning.app.build import build_sampler
@@ -39,6 +40,7 @@ from gvr_lightning.diffusion.ddim import DDIM
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
+from gvr_lightning.errors import UserError
 from gvr_lightning.methods.penalty import NoPenalty
 from gvr_lightning.optim import schedules
 from gvr_lightning.optim.ema import MovingAverage
@@ -104,6 +106,24 @@ def test_the_cosine_schedule_s_alpha_bar_is_a_squared_cosine_until_the_cap() -> 
     scheduler = Noise(1000, "cosine").scheduler
     np.testing.assert_allclose(bars(scheduler)[:-1], f[1:-1] / f[0], rtol=1e-3)
     assert float(scheduler.betas.max()) == float(scheduler.betas[-1]) == pytest.approx(0.999)
+
+
+def test_the_published_sigmoid_is_one_of_alpha_bar() -> None:
+    """As the AGR authors' code writes it, tau being 1; the existing sigmoid is another function."""
+    t, low, high = np.arange(1001) / 1000, 1 / (1 + np.exp(3)), 1 / (1 + np.exp(-3))
+    expected = (-1 / (1 + np.exp(-(t * 6 - 3))) + high) / (high - low)
+    scheduler = Noise(1000, "sigmoid_published").scheduler
+    np.testing.assert_allclose(bars(scheduler)[:-1], expected[1:-1], rtol=1e-3)
+    assert float(scheduler.betas[-1]) == pytest.approx(0.999)
+    assert np.abs(bars(Noise(1000, "sigmoid").scheduler) - expected[1:]).max() > 0.2
+
+
+def test_linear_betas_scale_as_published() -> None:
+    for T in (250, 1000):
+        betas_of = Noise(T, "linear", scale_betas=True).scheduler.betas
+        np.testing.assert_allclose(betas_of, np.linspace(1e-4 * 1000 / T, 0.02 * 1000 / T, T), rtol=2e-5)
+    with pytest.raises(ValueError, match="with 20 timesteps the last beta is 1, not < 1"):
+        Noise(20, "linear", scale_betas=True)
 
 
 @pytest.mark.parametrize(
@@ -274,6 +294,49 @@ def test_ddim_is_diffusers_where_the_spacing_is_uniform(
         results = [s.step(output, t, x, eta=eta, generator=torch.Generator().manual_seed(t)) for s in (ours, theirs)]
         close(results[0].prev_sample, results[1].prev_sample, 2e-5)
         close(results[0].pred_original_sample, results[1].pred_original_sample, 2e-5)
+
+
+def published_ddim(network: nn.Module, x: Tensor, steps: int, method: str, T: int = 1000) -> Tensor:
+    """The AGR authors' sampler, transcribed: eta = 0, betas 1e-4 to 0.02."""
+    bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, T), 0).numpy()
+    if method == "linear":
+        visited = np.asarray(list(range(0, T, T // steps)))
+    else:
+        visited = (np.linspace(0, np.sqrt(T * 0.8), steps) ** 2).astype(int)
+    visited = visited + 1
+    before = np.concatenate([[0], visited[:-1]])
+    for i in reversed(range(steps)):
+        a, b = bar[visited[i]], bar[before[i]]
+        eps = network((x, torch.full((len(x),), int(visited[i]))))
+        x = (b / a) ** 0.5 * x + ((1 - b) ** 0.5 - (b * (1 - a) / a) ** 0.5) * eps
+    return x
+
+
+@pytest.mark.parametrize(("method", "spacing"), [("linear", "leading"), ("quadratic", "quadratic")])
+@pytest.mark.parametrize("steps", [100, 30, 7])
+def test_ddim_published_is_the_published_code_step_by_step(method: str, spacing: str, steps: int) -> None:
+    """steps_offset=1 and set_alpha_to_one=false; the smallest timesteps of the quadratic spacing coincide."""
+    overrides = ["task=ddpm", "sampler=ddim_published", f"sampler.steps={steps}", f"sampler.spacing={spacing}"]
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=[*overrides, "task.noise.beta_schedule=linear"])
+    torch.manual_seed(0)
+    noise = Noise()
+    network = BlackAndWhite(noise.scheduler.alphas_cumprod, error=0.0)  # which would multiply roundings
+    starts: list[Tensor] = []
+
+    def first_seen(xt: tuple[Tensor, Tensor]) -> Tensor:
+        starts.append(xt[0])
+        return network(xt)  # type: ignore[no-any-return]
+
+    network_as_seen = nn.Module()
+    network_as_seen.weight, network_as_seen.forward = network.weight, first_seen  # type: ignore[assignment]
+    images = build_sampler(cfg.sampler, noise)(network_as_seen, (1, 4, 4), torch.arange(6))
+    expected = published_ddim(network, starts[0].double(), steps, method)
+    close(images.double(), expected, 1e-5)
+    assert images.abs().max() > 0.5
+    if steps == 100:
+        with pytest.raises(UserError, match=r"1000 steps begin at t = 1000, and the last is 999: take fewer steps"):
+            build_sampler(OmegaConf.merge(cfg.sampler, {"steps": 1000, "spacing": "leading"}), noise)
 
 
 @pytest.mark.parametrize(("spacing", "steps"), [("linspace", 50), ("trailing", 7), ("linspace", 7)])
@@ -509,6 +572,8 @@ def test_every_sampler_draws_what_ddim_does(option: str, steps: int) -> None:
     assert (images > 0).float().mean().item() == pytest.approx(0.5, abs=0.05)
     if option in ("unipc", "dpmpp", "euler"):  # of the same noise the same image
         assert ((images > 0) == (by_ddim > 0)).float().mean() > 0.97
+    if option == "ddim_published":  # it begins at t = 951, where alpha_bar is large enough
+        return
     without = drawn_by(option, steps, False)
     assert ((without.abs() - 0.8).abs() < 0.1).float().mean() < 0.6  # so that this test can fail
 

@@ -436,10 +436,15 @@ def test_the_protocol_says_how_the_scores_were_made(scored: Run) -> None:
         "reference": "all 90 training images",
         "num_images": 50,
         "is_splits": 3,
-        "weights": "ema",
         "drawn": "DDIM, 4 steps, eta 0.5",
         "unreliable": False,
+        "weights": "average",
+        "bf16": False,
+        "sampler": protocol["sampler"],
     }
+    asked = {"name": "DDIM", "steps": 4, "eta": 0.5, "clip": False, "clip_sample": False, "timestep_spacing": "leading"}
+    asked |= {"steps_offset": 0, "set_alpha_to_one": True, "num_train_timesteps": 40, "prediction_type": "v_prediction"}
+    assert asked.items() <= protocol["sampler"].items() and "trained_betas" not in protocol["sampler"]
     assert len(digest) == 64 and scored.summary["metrics"]["extractor_hash"] == digest
     assert json.loads((scored.folder / "summary.json").read_text())["protocol"] == protocol
 
@@ -456,6 +461,28 @@ def test_the_real_images_statistics_are_kept_where_it_is_said(scored: Run, class
 def test_the_average_with_a_warm_up_is_what_the_checkpoint_holds(scored: Run) -> None:
     assert same(saved(scored.folder, "ema.module."), scored.averages(warm)[-1])
     assert not same(scored.averages(lambda n: 0.8)[-1], scored.averages(warm)[-1])
+
+
+def test_raw_weights_are_drawn_and_scored_alone_or_beside_the_average(classified: Path, tmp_path: Path) -> None:
+    settings = [*READABLE[:3], "epochs=3", "sampler.steps=2", "generation.grid=6", "lr=0.3", "task.ema_decay=0.6"]
+    settings += ["generation.num_images=50", "generation.score_every_n_epochs=[1,9]", "task.ema_warmup=false"]
+    settings += ["extractor=classifier", f"extractor.checkpoint={classified / 'checkpoints' / 'last.ckpt'}"]
+    raw, both = (Run.of(tmp_path / weights, *settings, f"generation.weights={weights}") for weights in ("raw", "both"))
+    for run in (raw, both):
+        assert [row["epoch"] for row in run.rows("fid")] == ["0", "2"]  # of the list, and the last epoch's
+    assert raw.summary["protocol"]["weights"] == "raw" and both.summary["protocol"]["weights"] == "average"
+    alone, beside = raw.summary["metrics"], both.summary["metrics"]
+    assert [alone[name] for name in ("fid", "is/mean")] == [beside[f"raw/{name}"] for name in ("fid", "is/mean")]
+    assert alone["fid"] != beside["fid"] and "raw/num_images" not in beside and "raw/fid" not in alone
+    weights = saved(raw.folder, "model.")
+    assert all(same(call.weights, weights) for call in raw.drawing[2:])  # the strip and the final images
+    assert same(both.drawing[0].weights, both.averages(lambda n: 0.6)[1])
+    assert same(both.drawing[2].weights, both.training[2].weights)  # after the first epoch's two updates
+    assert (picture(both, "final_raw.png") == picture(raw, "final.png")).all()
+    assert sorted(path.name for path in (both.folder / "samples").iterdir()) == [
+        *("denoising.png", "epoch_0001.png", "epoch_0001_raw.png", "final.png", "final_raw.png")
+    ]
+    assert len(both.training) == len(raw.training) == 6 and same(weights, saved(both.folder, "model."))
 
 
 # --- gvr-sample

@@ -57,7 +57,7 @@ def test_what_a_generation_run_leaves(tmp_path: Path) -> None:
     assert len(metrics["extractor_hash"]) == 64
     assert {"fid", "is/mean", "is/std", "real/fid", "real/is/mean", "test/loss", "val/loss_best"} <= metrics.keys()
     assert metrics["real/fid"] < metrics["fid"]  # of a network that has seen nine batches
-    assert summary["protocol"]["weights"] == "ema" and summary["protocol"]["drawn"] == "DDIM, 3 steps, eta 0"
+    assert summary["protocol"]["weights"] == "average" and summary["protocol"]["drawn"] == "DDIM, 3 steps, eta 0"
     scored = [row for row in read_metrics(tmp_path / "metrics.csv") if "fid" in row]
     assert [row["epoch"] for row in scored] == ["1", "2"]  # after the second epoch, and with the test after the third
     assert float(scored[-1]["fid"]) == metrics["fid"]

@@ -26,8 +26,10 @@ WIDE = ["model=wide_resnet", "model.depth=10", "model.widen=1"]
 VIT = "img_size: 8, patch_size: 4, embed_dim: 8, depth: {}, num_heads: 2"
 TIMM = ["model=timm", "model.name=vit_tiny_patch16_224", f"model.options={{{VIT.format(1)}}}"]
 WARM = ["scheduler=warmup", "scheduler.warmup_steps=4"]
+FALLING = ["scheduler=multistep", "scheduler.milestones=[1]"]
 NOISY = ["label_noise=asymmetric", "label_noise.map={3: 5, 1: 7}"]
 DDPM = [*TINY_DDPM, "extractor=none", "lr=0.01", "data.max_train=64"]
+LINEAR = [*DDPM, "task.noise.beta_schedule=linear", "task.noise.timesteps=100"]
 UNET = [*DDPM, "model.attention=[false,true]"]
 
 # key: [(what both runs have, what one of them has), ...]
@@ -40,7 +42,9 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "model.width": [(SGD, "model.width=16")],
     "model.groups": [(SGD, "model.groups=2"), (UNET, "model.groups=2")],
     "model.widths": [(RESNET, "model.widths=[8,8]"), (DDPM, "model.widths=[8,16]")],
-    "model.blocks": [(RESNET, "model.blocks=2"), (DDPM, "model.blocks=2")],
+    "model.bottleneck": [(RESNET, "model.bottleneck=true")],
+    "model.hidden": [(["model=vgg11", "model.width=2", "model.hidden=8"], "model.hidden=9")],
+    "model.blocks": [(RESNET, "model.blocks=[1,2]"), (DDPM, "model.blocks=2")],
     "model.depth": [(WIDE, "model.depth=16")],
     "model.widen": [(WIDE, "model.widen=2")],
     "model.dropout": [(WIDE, "model.dropout=0.5"), (DDPM, "model.dropout=0.5")],
@@ -50,7 +54,8 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "model.options": [(TIMM, f"model.options={{{VIT.format(2)}}}")],
     "task.noise.timesteps": [(DDPM, "task.noise.timesteps=20")],
     "task.noise.beta_schedule": [(DDPM, "task.noise.beta_schedule=sigmoid")],
-    "task.noise.beta_range": [([*DDPM, "task.noise.beta_schedule=linear"], "task.noise.beta_range=[0.001,0.03]")],
+    "task.noise.scale_betas": [(LINEAR, "task.noise.scale_betas=true")],
+    "task.noise.beta_range": [(LINEAR, "task.noise.beta_range=[0.001,0.03]")],
     "task.noise.prediction": [(DDPM, "task.noise.prediction=v")],
     "task.ema_decay": [(DDPM, "task.ema_decay=0.01"), (SGD, "task.ema_decay=0.5")],
     "task.ema_warmup": [(DDPM, "task.ema_warmup=false")],
@@ -104,7 +109,12 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "optimizer.momentum_update": [(ACPROP, "optimizer.momentum_update=true")],
     "optimizer.alpha": [(RMSPROP, "optimizer.alpha=0.5")],
     "scheduler.cosine": [(WARM, "scheduler.cosine=true")],
+    "scheduler.cosine_from": [([*WARM, "scheduler.cosine=true"], "scheduler.cosine_from=start")],
+    "scheduler.milestones": [(FALLING, "scheduler.milestones=[0.5]")],
+    "scheduler.gamma": [(FALLING, "scheduler.gamma=0.5")],
     "scheduler.warmup_steps": [(WARM, "scheduler.warmup_steps=6")],
+    "scheduler.warmup_epochs": [(FALLING, "scheduler.warmup_epochs=1")],
+    "scheduler.warmup_start": [(WARM, "scheduler.warmup_start=0.5")],
     "scheduler.warmup_fraction": [(["scheduler=onecycle"], "scheduler.warmup_fraction=0.9")],
     "scheduler.interval": [(SGD, "scheduler.interval=step")],
     "scheduler.min_lr": [(SGD, "scheduler.min_lr=0.015")],
@@ -129,10 +139,13 @@ ELSEWHERE = {
     "test_launching.py": "trainer.timeout",
     "test_splits.py": "data.eval_batch_size data.on_device",
     "test_generation.py": "model.weights",
+    "test_diffusion.py": "sampler.steps_offset sampler.set_alpha_to_one",
+    "test_unet.py": "model.init",
     "test_generated_images.py": "generation.num_images generation.grid generation.splits generation.bf16"
     " generation.batch_size generation.every_n_epochs generation.score_every_n_epochs generation.allow_few"
+    " generation.weights"
     " sampler.steps sampler.eta sampler.spacing sampler.clip_sample",
-    "test_metrics.py": "extractor.cache_dir extractor.weights extractor.size",
+    "test_metrics.py": "extractor.cache_dir extractor.weights extractor.size extractor.resize",
     "test_score_caches.py": "extractor.checkpoint",
     "test_wandb.py": "logger.project logger.entity logger.mode logger.on_error logger.group logger.tags",
     "test_processes.py": "trainer.accelerator trainer.strategy trainer.sync_batchnorm",

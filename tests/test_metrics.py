@@ -345,6 +345,27 @@ def test_inception_gives_both_outputs_in_one_pass_as_published(inception_file: P
     assert torch.equal(extractor(grey)[0], extractor(grey.repeat(1, 3, 1, 1))[0])
 
 
+def test_inception_with_pytorch_fid_s_resize(inception_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same layers after another resize and scale: 2 x - 1 of x in [0, 1]."""
+    tensorflow = inception(NO_DATA, str(inception_file))
+    monkeypatch.setattr(inception_module, "_network", lambda path: tensorflow.network)
+    ours = inception(NO_DATA, str(inception_file), resize="pytorch_fid")
+    assert ours.hash == tensorflow.hash and ours.identity != tensorflow.identity
+    assert "pytorch-fid" in ours.resize and "TensorFlow" in tensorflow.resize
+    network: Any = ours.network
+    entered: list[torch.Tensor] = []
+    network.Conv2d_1a_3x3.register_forward_hook(lambda layer, given, output: entered.append(given[0]))
+    images = pixels(1, 0, (3, 32, 32))
+    features, logits = ours(images)
+    x = torch.nn.functional.interpolate(images / 255.0, (299, 299), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(entered[0], 2 * x - 1)
+    # at 299 pixels both resizes do nothing, and x / 127.5 - 1 is nearly (x - 128) / 128
+    large = pixels(1, 0, (3, 299, 299))
+    for a, b in zip(ours(large), tensorflow(large), strict=True):
+        assert (a - b).norm() < 0.05 * b.norm()
+    torch.testing.assert_close(logits, features @ network.fc.weight.T)
+
+
 def test_inception_weights_are_the_published_ones_by_their_sha256(
     inception_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

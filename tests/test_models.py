@@ -1,16 +1,21 @@
 """Every network: its cut, its size, and what the penalties need of it."""
 
 import pickle
+from contextlib import nullcontext
 
 import pytest
 import torch
 import torch.nn.functional as F
+from hydra import compose, initialize_config_dir
 
 from gvr_lightning import GradientVariance, gradient_variance
+from gvr_lightning.config.folder import conf_folder
+from gvr_lightning.instantiate import make
 from gvr_lightning.models.resnet import resnet, wide_resnet
 from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.models.split import SplitNetwork
 from gvr_lightning.models.timm_network import timm_network
+from gvr_lightning.models.vgg import vgg11
 
 VIT = {"img_size": 8, "patch_size": 4, "embed_dim": 16, "depth": 2, "num_heads": 2}
 CONVNEXT = {"dims": (4, 4, 8, 8), "depths": (1, 1, 1, 1), "patch_size": 2}
@@ -22,7 +27,9 @@ def build(name: str) -> SplitNetwork:
     return {
         "small_cnn": lambda: small_cnn(shape, 5, width=8),
         "resnet": lambda: resnet(shape, 5, [4, 8, 8], 1),
+        "bottleneck": lambda: resnet(shape, 5, [4, 6], [1, 2], bottleneck=True),
         "wide_resnet": lambda: wide_resnet(shape, 5, depth=10, widen=1),
+        "vgg11": lambda: vgg11(shape, 5, width=4, hidden=6, dropout=0.0),
         "vit": lambda: timm_network(shape, 5, "vit_tiny_patch16_224", options=VIT),
         "convnext": lambda: timm_network((3, 32, 32), 5, "convnext_atto", options=CONVNEXT),
         "uncut": lambda: timm_network((3, 32, 32), 5, "mobilenetv3_small_050"),
@@ -34,7 +41,7 @@ def images(name: str, n: int, dtype: torch.dtype = torch.float32) -> torch.Tenso
     return torch.randn(n, 3, side, side, dtype=dtype)
 
 
-NAMES = ("small_cnn", "resnet", "wide_resnet", "vit", "convnext")
+NAMES = ("small_cnn", "resnet", "bottleneck", "wide_resnet", "vgg11", "vit", "convnext")
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -86,6 +93,39 @@ def test_sizes_are_the_published_ones() -> None:
     assert millions(resnet((3, 32, 32), 10, [16, 32, 64], 3)) == 0.27
     with torch.device("meta"):
         assert millions(wide_resnet((3, 32, 32), 10)) == 36.48
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "parameters", "last_map"),
+    [
+        ("resnet34", 32, 21_328_292, (512, 4, 4)),
+        ("resnet50", 32, 23_705_252, (2048, 4, 4)),
+        ("resnet50", 64, 23_705_252, (2048, 8, 8)),
+        ("vgg11", 32, 28_518_244, (512, 2, 2)),
+        ("vit_tiny_32", 32, 5_380_132, (65, 192)),  # 64 tokens and that of the class
+        ("swin_tiny_32", 32, 27_574_318, (2, 2, 768)),
+        ("convnext_32", 32, 27_892_708, (768, 4, 4)),
+    ],
+)
+def test_a_network_for_small_images_keeps_a_map_and_is_cut(
+    name: str, size: int, parameters: int, last_map: tuple[int, ...]
+) -> None:
+    """As conf/model has it, for 100 classes: of a VGG the map before its last pooling."""
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        node = compose("config", [f"model={name}"]).model
+    timms = "timm" in node._target_
+    with nullcontext() if timms else torch.device("meta"):
+        model = make(node, "model", torch.nn.Module, image_shape=(3, size, size), num_classes=100).eval()
+        maps: list[tuple[int, ...]] = []
+        stage = model.backbone.last_stage
+        last = stage.stage if timms else stage[0][-2] if name == "vgg11" else stage[0]
+        last.register_forward_hook(lambda layer, given, output: maps.append(tuple(output.shape[1:])))
+        entering = model.backbone.early(torch.zeros(1, 3, size, size))
+        assert model(torch.zeros(1, 3, size, size)).shape == (1, 100) and maps == [last_map]
+    assert sum(p.numel() for p in model.parameters()) == parameters
+    assert entering.shape[1:] != last_map or name in ("vgg11", "vit_tiny_32")  # the last stage halves it
+    assert all(sum(p.numel() for p in part.parameters()) for part in (model.backbone.early, stage))
+    assert isinstance(model.head, torch.nn.Linear)
 
 
 def test_small_cnn_does_not_mix_samples() -> None:

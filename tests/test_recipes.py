@@ -22,7 +22,7 @@ NONE = {"is": "NoPenalty"}
 GVR = {"is": "GradientVariance", "alpha": ALPHA, "layers": "head", "subset": None}
 GVR |= {"shared": False, "per_sample": False, "split": False}
 SAM = {"rho": 0.05, "adaptive": False}
-UNET = {"is": "unet", "head_dim": None, "weights": None}
+UNET = {"is": "unet", "head_dim": None, "weights": None, "init": "default"}
 ADAM = {"lr": LR, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
 TRAINER = {"is": "Trainer", "max_epochs": EPOCHS, "accelerator": "auto", "devices": 1, "num_nodes": 1}
 TRAINER |= {
@@ -34,9 +34,14 @@ TRAINER |= {
 }
 TRAINER |= {"deterministic": False, "benchmark": False}
 NOISE = {"rate": 0.4, "seed": 0}
+PUBLISHED_DDIM = {"is": "DDIM", "eta": 0.0, "spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
+PUBLISHED_DDIM |= {"clip_sample": False}
+TIMM = {"is": "timm_network", "pretrained": False, "weights": None}
+NO_WARMUP = {"warmup_epochs": None, "warmup_fraction": None, "warmup_start": None}
+WARMUP = {"warmup_steps": 200, **NO_WARMUP, "min_lr": 0.0, "cosine_from": "warmup"}
 STEP = {"clip_value": None, "accumulate": 1, "non_finite": "stop", "max_skipped": 100, "compile": False}
 DDPM_NOISE = {"is": "Noise", "timesteps": 1000, "beta_schedule": "cosine", "beta_range": [0.0001, 0.02]}
-DDPM_NOISE |= {"prediction": "epsilon"}
+DDPM_NOISE |= {"prediction": "epsilon", "scale_betas": False}
 PLAIN_DATA = {"max_train": None, "transform": None, "eval_transform": None, "eval_batch_size": 500, "on_device": True}
 PLAIN_DATA |= {"val_fraction": 0.1}
 AUGMENTED = {"is": "Augmentation", "padding": 4, "flip": True, "cutout": 16, "cutout_prob": 0.5}
@@ -87,10 +92,20 @@ MEANT: dict[str, dict[str, Any]] = {
     },
     "model": {
         "small_cnn": {"is": "small_cnn", "width": 32, "groups": 8},
-        "resnet18": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": 2},
-        "resnet20": {"is": "resnet", "widths": [16, 32, 64], "blocks": 3},
+        "resnet18": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": 2, "bottleneck": False},
+        "resnet20": {"is": "resnet", "widths": [16, 32, 64], "blocks": 3, "bottleneck": False},
+        "resnet34": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": [3, 4, 6, 3], "bottleneck": False},
+        "resnet50": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": [3, 4, 6, 3], "bottleneck": True},
+        "vgg11": {"is": "vgg11", "width": 64, "hidden": 4096, "dropout": 0.5},
+        "vit_tiny_32": {**TIMM, "name": "vit_tiny_patch16_224", "options": {"img_size": 32, "patch_size": 4}},
+        "swin_tiny_32": {
+            **TIMM,
+            "name": "swin_tiny_patch4_window7_224",
+            "options": {"img_size": 32, "patch_size": 2, "window_size": 4},
+        },
+        "convnext_32": {**TIMM, "name": "convnext_tiny", "options": {"patch_size": 1}},
         "wide_resnet": {"is": "wide_resnet", "depth": 28, "widen": 10, "dropout": 0.0},
-        "timm": {"is": "timm_network", "name": "resnet18", "pretrained": False, "weights": None, "options": None},
+        "timm": {**TIMM, "name": "resnet18", "options": None},
         "unet_small": {
             **UNET,
             "widths": [32, 32],
@@ -159,8 +174,9 @@ MEANT: dict[str, dict[str, Any]] = {
         "constant": {"is": "constant"},
         "cosine": {"is": "cosine", "interval": "epoch", "min_lr": 0.0},
         "onecycle": {"is": "onecycle", "warmup_fraction": 0.3},
-        "warmup": {"is": "warmup", "warmup_steps": 200, "cosine": False},
-        "warmup_cosine": {"is": "warmup", "warmup_steps": 200, "cosine": True},
+        "multistep": {"is": "multistep", "milestones": [60, 120, 160], "gamma": 0.2, "warmup_steps": None, **NO_WARMUP},
+        "warmup": {"is": "warmup", **WARMUP, "cosine": False},
+        "warmup_cosine": {"is": "warmup", **WARMUP, "cosine": True},
     },
     "trainer": {
         "default": TRAINER,
@@ -209,6 +225,7 @@ MEANT: dict[str, dict[str, Any]] = {
     },
     "sampler": {
         "ddim": {"is": "DDIM", "steps": 50, "eta": 0.0, "spacing": "trailing", "clip_sample": True},
+        "ddim_published": {**PUBLISHED_DDIM, "steps": 100},
         "ddpm": {"is": "DDPMScheduler", "steps": None, "spacing": "linspace", "clip_sample": True},
         "unipc": {"is": "UniPCMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
         "dpmpp": {"is": "DPMSolverMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
@@ -224,12 +241,12 @@ MEANT: dict[str, dict[str, Any]] = {
         "none": None,
         "auto": {"is": "auto", "cache_dir": None},
         "classifier": {"is": "classifier", "checkpoint": None, "cache_dir": None, "trust": None},
-        "inception": {"is": "inception", "weights": None, "cache_dir": None},
+        "inception": {"is": "inception", "weights": None, "cache_dir": None, "resize": "tensorflow"},
         "efficientnet": {"is": "efficientnet", "size": 128},
     },
 }
 GENERATION = {"num_images": 360, "grid": 64, "every_n_epochs": 50, "score_every_n_epochs": 0, "batch_size": 500}
-GENERATION |= {"bf16": False, "splits": 10, "allow_few": False}
+GENERATION |= {"bf16": False, "splits": 10, "allow_few": False, "weights": "average"}
 OWN_LR = {"sgd": 0.02, "adam": 0.001, "adamw": 0.001, "adan": 0.001, "rmsprop": 0.001, "acprop": 0.001}
 
 
@@ -355,17 +372,19 @@ def published(data: str, regularizer: str, noise: bool) -> tuple[Tree, Tree]:
 def ddpm(optimizer: str, regularizer: str) -> tuple[Tree, Tree]:
     """DDPM on CIFAR-10, 2,000 epochs."""
     options = {"data": "cifar10", "model": "unet_cifar10", "regularizer": regularizer, "optimizer": optimizer}
-    options |= {"scheduler": "warmup", "sampler": "ddim", "extractor": "inception", "task": "ddpm"}
+    options |= {"scheduler": "warmup", "sampler": "ddim_published", "extractor": "inception", "task": "ddpm"}
     values = {"seed": 42, "epochs": 2000, "batch_size": 128, "lr": 0.0002, "trainer.max_epochs": 2000}
-    values |= {"optimizer": {**MEANT["optimizer"][optimizer], "lr": 0.0002}, "model": MEANT["model"]["unet_cifar10"]}
+    values |= {"optimizer": {**MEANT["optimizer"][optimizer], "lr": 0.0002}}
+    values |= {"model": {**MEANT["model"]["unet_cifar10"], "init": "published"}, "extractor.resize": "pytorch_fid"}
     values |= {"regularizer": MEANT["regularizer"][regularizer]}
-    values |= {"scheduler": {"is": "warmup", "warmup_steps": 200, "cosine": False}}
+    values |= {"scheduler": {"is": "warmup", **WARMUP, "cosine": False, "warmup_start": 0.0}}
     values |= {"task.noise": {**DDPM_NOISE, "beta_schedule": "linear"}, "task.ema_decay": 0.9999}
     values |= {"task.ema_warmup": False, "task.clip_norm": 1.0, "data.val_fraction": 0.0, "data.max_train": None}
     values |= {"data.mean": [0.5], "data.std": [0.5]}
     values |= {"data.augmentation": {**AUGMENTED, "padding": 0, "cutout": 0, "cutout_prob": 0.0}}
-    values |= {"sampler": {"is": "DDIM", "steps": 100, "eta": 0.0, "spacing": "trailing", "clip_sample": False}}
-    published = {"num_images": 50_000, "every_n_epochs": 200, "score_every_n_epochs": 400, "batch_size": 500}
+    values |= {"sampler": {**PUBLISHED_DDIM, "steps": 100}}
+    published = {"num_images": 50_000, "every_n_epochs": 200, "batch_size": 500, "weights": "raw"}
+    published |= {"score_every_n_epochs": [10, 400, 800, 1200, 1600]}
     return options, values | {"generation": {**GENERATION, **published}}
 
 
@@ -377,7 +396,7 @@ SMALL: Tree = {
     "lr": 0.05,
     "optimizer.lr": 0.05,
     "task.channels_last": True,
-    "model": {"is": "resnet", "widths": [32, 64, 128], "blocks": 1},
+    "model": {"is": "resnet", "widths": [32, 64, 128], "blocks": 1, "bottleneck": False},
     "data.source": {"is": "ImageFolder", **SMALL_FOLDER},
     "data.max_train": 2000,
     "data.val_fraction": 0.1,
@@ -396,6 +415,20 @@ RECIPES: dict[str, tuple[Tree, Tree]] = {
     },
     **{f"ddpm_cifar10_{name}": ddpm(name, "none") for name in ("acprop", "rmsprop", "adam", "adamw", "adan")},
     "agr_ddpm_cifar10": ddpm("adan", "agr"),
+    **{  # their values are in tests/test_published_recipes.py
+        f"agr_{name}_cifar100": (
+            {"data": "cifar100", "model": name, "regularizer": "agr", "optimizer": "adamw", "scheduler": "multistep"},
+            {"regularizer": MEANT["regularizer"]["agr"], "label_noise": None, "task": MEANT["task"]["classification"]},
+        )
+        for name in ("resnet18", "vgg11")
+    },
+    **{
+        f"agr_{name}_tiny_imagenet": (
+            {"data": "image_folder", "model": "timm", "regularizer": "agr", "optimizer": "adamw"},
+            {"regularizer": MEANT["regularizer"]["agr"], "label_noise": None, "data.augmentation.flip": True},
+        )
+        for name in ("tinyvit", "swin", "convnext")
+    },
     "agr_ddpm_digits": (
         {
             "data": "digits",

@@ -33,7 +33,7 @@ from gvr_lightning.report.tables import compared_groups
 
 ROOT = Path(__file__).parents[1]
 PUBLISHED_ACCURACY = "method,epoch,train_acc,test_acc\ngvr,0,5,10.5\ngvr,1,6,20.25\nsgd,0,5,11\n"
-PUBLISHED_SCORES = "optimizer,epoch_10,epoch_400\nAdam,3.76(0.04),7.73(0.13)\nAdan(AGR),4.38(0.05),\n"
+PUBLISHED_SCORES = "IS(std),epoch_10,epoch_400\nAdam,3.76(0.04),7.73(0.13)\nAdan(AGR),4.38(0.05),\n"
 
 Records = list[dict[str, str]]
 
@@ -374,6 +374,35 @@ def test_both_formats_of_published_figures(tmp_path: Path) -> None:
     assert (gvr.label, gvr.metric, gvr.epochs, gvr.values) == ("gvr", "test/acc", (1, 2), (0.105, 0.2025))
     assert (sgd.epochs, adam.label, adam.metric) == ((1,), "Adam", "is/mean")
     assert (adam.epochs, adam.values, agr.values) == ((10, 400), (3.76, 7.73), (4.38,))
+
+
+@pytest.mark.parametrize(
+    ("name", "first", "metric"),
+    [
+        ("agr_ddpm_cifar10_is.csv", "optimizer", "is/mean"),
+        ("fid.csv", "optimizer", "fid"),
+        ("scores.csv", "FID", "fid"),
+        ("scores.csv", "is/mean", "is/mean"),
+        ("is.csv", "fid", "fid"),  # the heading counts more than the file's name
+        ("fid:this.csv", "optimizer", "fid"),
+        ("is:fid.csv", "fid", "is/mean"),  # and what is typed more than both
+    ],
+)
+def test_a_table_of_scores_is_of_what_the_file_or_the_line_says(
+    name: str, first: str, metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(name.rpartition(":")[2]).write_text(f"{first},epoch_10,epoch_400\nAdan,169.32,14.60\n")
+    (curve,) = read_published([Path(name)])
+    assert (curve.metric, curve.values) == (metric, (169.32, 14.6))
+    assert bool(not_drawn([curve], ["classification"])) and not not_drawn([curve], ["ddpm"])
+
+
+@pytest.mark.parametrize("name", ["table.csv", "fid_and_is.csv", "what_this_is_about.csv"])
+def test_scores_of_an_unknown_kind_are_one_line(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("optimizer,epoch_10\nAdam,3.76(0.04)\n")
+    with pytest.raises(UserError, match=rf"^published=.*{name}: does not say whether .*published=fid:.*published=is:"):
+        read_published([tmp_path / name])
 
 
 def test_published_figures_of_another_task_are_named(tmp_path: Path) -> None:

@@ -762,13 +762,15 @@ def test_a_diffusion_model_s_figures(tmp_path: Path, drawn: list[Drawing]) -> No
         "agr": by_epoch(test__loss=[0.5], fid=[9.0], is__mean=[1.5]),
     }
     published = [Published("Paper", "is/mean", (100,), (3.5,)), Published("Accuracy", "test/acc", (1,), (0.5,))]
+    published.append(Published("Table", "fid", (10, 400), (169.0, 14.6)))  # on no other axis
     figures = draw_all(tmp_path, "ddpm", rows, published)
     found = {f.file.stem: look_up(drawing)[1] for f, drawing in zip(figures, drawn, strict=True)}
     assert list(found) == [
         *("p_final", "p_differences", "p_val_loss_by_epoch", "p_val_loss_by_seconds", "p_val_loss_by_images"),
         *("p_is_mean_by_epoch", "p_fid_by_epoch"),
     ]
-    assert list(found["p_val_loss_by_epoch"]) == ["none"] and list(found["p_fid_by_epoch"]) == ["none"]
+    assert list(found["p_val_loss_by_epoch"]) == ["none"]
+    assert list(found["p_fid_by_epoch"]) == ["none", "agr", "published, Table"]
     scores = {label: (list(x.get_xdata()), list(x.get_ydata())) for label, x in found["p_is_mean_by_epoch"].items()}
     # a single point is drawn beside published ones, and else it is no curve
     assert scores == {"none": ([1, 2], [1, 2]), "agr": ([1], [1.5]), "published, Paper": ([100], [3.5])}

@@ -45,7 +45,7 @@ THE_SAME = {
     *("logger.on_error", "logger.group", "logger.job_type", "logger.tags", "logger.sweep"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 }
-SEPARATE = ("task", "data", "model", "label_noise", "batch_size")  # methods are not compared across these
+SEPARATE = ("task", "data", "model", "label_noise", "batch_size", "protocol")  # methods are not compared across these
 CLASSIFICATION = [
     *("data=cifar10", "model=resnet18", "regularizer=gvr_agr", "label_noise=symmetric", "scheduler=warmup_cosine"),
     *("optimizer=adan", "trainer=fsdp", "logger=wandb", "logger.job_type=a", "logger.sweep=b"),
@@ -596,6 +596,30 @@ def test_warnings_tell_what_differs_within_a_setting_with_its_numbers(tmp_path: 
         "none: 0; gvr: 0, 3 (batch_size=128).",
         "2 of 5 classification runs: the code had changes that were not committed.",
     ]
+
+
+def test_runs_with_unlike_protocols_are_never_in_one_row(tmp_path: Path) -> None:
+    """Of one configuration, by whatever differs; "average" was called "ema", and what is not recorded is like any."""
+    sampler = {"steps": 100, "timestep_spacing": "leading"}
+    protocols: list[dict[str, Any]] = [
+        {"weights": "ema", "resize": "a", "drawn": "DDIM"},
+        {"weights": "average", "resize": "a", "sampler": sampler},
+        {"weights": "average", "resize": "a", "sampler": {**sampler, "timestep_spacing": "trailing"}},
+        {"weights": "raw", "resize": "a", "sampler": sampler},
+    ]
+
+    def rows(*chosen: int) -> list[dict[int, str]]:
+        folder = tmp_path / "".join(map(str, chosen))
+        for seed in chosen:
+            told = {"protocol": protocols[seed], "task": "ddpm", "metrics": {"fid": 5.0 + seed}}
+            fake_run(folder / str(seed), seed=seed, summary=told)
+        (comparison,) = compared(folder)
+        return [dict.fromkeys(group.runs, setting.label) for setting in comparison.settings for group in setting.groups]
+
+    assert [set(row) for row in rows(0, 1)] == [{0, 1}]
+    assert [set(row) for row in rows(1, 2)] == [{1}, {2}] and "trailing" in str(rows(1, 2)[1])
+    assert [set(row) for row in rows(1, 3)] == [{1}, {3}] and "raw" in str(rows(1, 3)[1])
+    assert sorted(map(sorted, rows(0, 1, 2, 3))) == [[0], [1], [2], [3]]
 
 
 def test_as_many_but_other_seeds_are_warned_of(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ SIZE = Row(
     ("1", "[48,64]", "null"),
 )
 
+BLOCKS = "a whole number >= 1 or a list [a, b, ...], each a whole number >= 1"
 HALVES = ("per_sample", "shared", "split")
 
 # options of the command line -> key -> what it must be
@@ -176,8 +177,9 @@ RULED: dict[str, dict[str, Row]] = {
         "regularizer.penalty.subset": whole(1).or_null(),
         **{f"regularizer.penalty.{name}": Row(FLAG.words, FLAG.refused, ("false",)) for name in HALVES},
         "optimizer.alpha": BELOW_ONE,
-        "scheduler.warmup_steps": whole(1),
-        "scheduler.cosine": FLAG,
+        "scheduler.warmup_steps": Row("a whole number >= 1 or null", ("0", "1.5", "abc"), ("1", "null")),
+        "scheduler.cosine": Row(FLAG.words, FLAG.refused, ("false", "true")),
+        "scheduler.cosine_from": Row("one of warmup, start", ("begin", "null", "1"), ("warmup",)),
         # these repeat others
         "data.source.root": TEXT,
         "data.source.image_size": SIZE,
@@ -212,7 +214,7 @@ RULED: dict[str, dict[str, Row]] = {
         "optimizer.eps": POSITIVE,
         "regularizer.wrap.rho": POSITIVE,
         "regularizer.wrap.adaptive": FLAG,
-        "scheduler.warmup_fraction": SHARE,
+        "scheduler.warmup_fraction": SHARE.or_null(),
     },
     "data=cifar10 optimizer=acprop trainer=ddp": {
         "data.download": FLAG,
@@ -221,12 +223,21 @@ RULED: dict[str, dict[str, Row]] = {
         "trainer.strategy.find_unused_parameters": FLAG,
     },
     "optimizer=adan": {"optimizer.no_prox": FLAG},
+    "scheduler=multistep": {
+        "scheduler.milestones": a_list(POSITIVE.words, ("[0]", "[1,-1]", "[a]"), ("[1e-300]", "[0.5,60,200]")),
+        "scheduler.gamma": Row("a number in (0, 1)", ("0", "1", "null"), ("1e-300", "0.999999"), OTHER),
+        "scheduler.warmup_epochs": POSITIVE.or_null(),
+    },
+    "scheduler=warmup": {"scheduler.warmup_start": BELOW_ONE.or_null()},
     "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
     "regularizer=label_smoothing": {"regularizer.penalty.smoothing": BELOW_ONE},
+    "model=resnet50": {"model.blocks": Row(BLOCKS, ("0",), ("[1,2,3,4]",)), "model.bottleneck": FLAG},
+    "model=vgg11": {"model.hidden": whole(1)},
     "model.groups=1": {"model.width": whole(1)},
     f"model.width={LARGEST}": {"model.groups": Row("a whole number >= 1", whole(1).refused, ("1", str(LARGEST)))},
     "task=ddpm extractor=classifier": {
-        "task.noise.beta_schedule": one_of("linear", "cosine", "sigmoid"),
+        "task.noise.beta_schedule": one_of("linear", "cosine", "sigmoid", "sigmoid_published"),
+        "task.noise.scale_betas": Row(FLAG.words, FLAG.refused, ("false",)),
         "task.noise.beta_range": a_list(
             "a number in (0, 1)", ("[0,0.5]", "[0.5,1]", "[-1,0.5]", "[nan,0.5]"), ("[1e-300,0.999999]",)
         ),
@@ -237,7 +248,12 @@ RULED: dict[str, dict[str, Row]] = {
         "generation.num_images": whole(2),
         "generation.grid": whole(1),
         "generation.every_n_epochs": whole(0),
-        "generation.score_every_n_epochs": whole(0),
+        "generation.score_every_n_epochs": Row(
+            "a whole number >= 0 or a list [a, b, ...], each a whole number >= 1",
+            ("-1", "1.5", "null", "[]", "[0,3]", "[a]"),
+            ("0", str(LARGEST), "[10,400]"),
+        ),
+        "generation.weights": one_of("raw", "average", "both"),
         "generation.batch_size": whole(1),
         "generation.splits": whole(2),
         "generation.bf16": FLAG,
@@ -246,17 +262,27 @@ RULED: dict[str, dict[str, Row]] = {
         "extractor.checkpoint": TEXT.or_null(),
         "extractor.trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
         "sampler.eta": NOT_NEGATIVE,
-        "sampler.spacing": one_of("trailing", "linspace", "leading"),
+        "sampler.spacing": one_of("trailing", "linspace", "leading", "quadratic"),
         "sampler.clip_sample": FLAG,
         "model.widths": a_list("a whole number >= 1", ("[0]", "[8,0]", "[8.0]", "[true]"), ("[1]", f"[{LARGEST}]")),
-        "model.blocks": whole(1),
+        "model.blocks": Row(BLOCKS, ("0", "1.5", "null", "[]", "[0,1]"), ("1", str(LARGEST))),
         "model.attention": a_list("true or false", ("[1]", "[true,0]"), ("[true]", "[false,true]")),
         "model.head_dim": whole(1).or_null(),
         "model.weights": TEXT.or_null(),
+        "model.init": Row("one of default, published", ("xavier", "null", "1"), ("default",)),
+    },
+    "task=ddpm sampler=ddim_published task.noise.beta_schedule=linear model.weights=null": {
+        "sampler.steps_offset": Row(whole(0).words, whole(0).refused, ("0", str(LARGEST))),
+        "sampler.set_alpha_to_one": FLAG,
+        "task.noise.scale_betas": FLAG,
+        "model.init": one_of("default", "published"),
     },
     "task=ddpm task.noise.timesteps=2 sampler.steps=1": {"task.noise.timesteps": whole(2)},
     f"task=ddpm task.noise.timesteps={LARGEST}": {"sampler.steps": whole(1).or_null()},
-    "task=ddpm extractor=inception": {"extractor.weights": TEXT.or_null()},
+    "task=ddpm extractor=inception": {
+        "extractor.weights": TEXT.or_null(),
+        "extractor.resize": one_of("tensorflow", "pytorch_fid"),
+    },
     "task=ddpm extractor=efficientnet": {"extractor.size": whole(32)},
 }
 ROWS = [(options, key, row) for options, rows in RULED.items() for key, row in rows.items()]
@@ -390,6 +416,14 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
     "depth": [
         ("model=wide_resnet model.depth=29", ["model.depth=29", "6 n + 4"], ["model=wide_resnet model.depth=34,10"])
     ],
+    "blocks": [
+        (
+            "model=resnet50 model.blocks=[1,2]",
+            ["model.blocks=[1, 2]: needs one entry for each of model.widths=[64, 128, 256, 512]"],
+            ["model=resnet50 model.blocks=2", "model=resnet18 model.blocks=[1,2,3,4]"],
+        ),
+        ("task=ddpm model.blocks=[1,2]", ["model.blocks=[1, 2]: a list is of a resnet's stages"], []),
+    ],
     "nesterov": [
         ("optimizer.nesterov=true optimizer.momentum=0", ["optimizer.nesterov=true", "optimizer.momentum > 0"], []),
         (
@@ -441,6 +475,38 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ),
         ("regularizer=sam_agr trainer.precision=16", ["trainer.precision=16:"], []),
     ],
+    "warmup_length": [
+        (
+            "scheduler=warmup scheduler.warmup_epochs=5",
+            ["scheduler.warmup_steps=200 and scheduler.warmup_epochs=5 exclude each other", "to null"],
+            [
+                "scheduler=warmup scheduler.warmup_epochs=5 scheduler.warmup_steps=null",
+                "scheduler=multistep scheduler.warmup_epochs=0.5 scheduler.warmup_start=0",
+                "scheduler=warmup scheduler.warmup_steps=null",
+            ],
+        ),
+        (
+            "scheduler=multistep scheduler.warmup_start=0",
+            ["scheduler.warmup_start=0: there is no warm-up; set one of scheduler.warmup_steps"],
+            ["scheduler=multistep scheduler.warmup_fraction=0.1 scheduler.warmup_start=0.5"],
+        ),
+    ],
+    "of_the_cosine": [
+        (
+            "scheduler=warmup scheduler.min_lr=0.1",
+            ["scheduler.min_lr=0.1: is of the cosine; add scheduler.cosine=true"],
+            ["scheduler=warmup_cosine scheduler.min_lr=0.1 scheduler.cosine_from=start"],
+        ),
+        ("scheduler=warmup scheduler.cosine_from=start", ["scheduler.cosine_from=start: is of the cosine"], []),
+    ],
+    "milestones": [
+        (
+            "scheduler=multistep scheduler.milestones=[2,1]",
+            ["scheduler.milestones=[2, 1]: must rise"],
+            ["scheduler=multistep scheduler.milestones=[1,2],[0.5]"],
+        ),
+        ("scheduler=multistep scheduler.milestones=[1,1]", ["must rise"], []),
+    ],
     "class_logits": [
         ("task=ddpm regularizer=consistency", ["regularizer=consistency", "the network gives images"], []),
         ("task=ddpm regularizer=label_smoothing", ["regularizer=label_smoothing"], []),
@@ -463,6 +529,33 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             "task=ddpm task.noise.timesteps=100 sampler.steps=101",
             ["sampler.steps=101", "task.noise.timesteps=100"],
             ["task=ddpm task.noise.timesteps=100 sampler.steps=100"],
+        )
+    ],
+    "scaled_betas": [
+        (
+            "task=ddpm task.noise.scale_betas=true",
+            ["task.noise.scale_betas=true: is of linear betas; add task.noise.beta_schedule=linear"],
+            ["task=ddpm task.noise.scale_betas=true task.noise.beta_schedule=linear task.noise.timesteps=51"],
+        ),
+        (
+            "task=ddpm task.noise.scale_betas=true task.noise.beta_schedule=linear task.noise.timesteps=20"
+            " sampler.steps=9",
+            ["with task.noise.timesteps=20 the last beta would be 1 or more"],
+            [],
+        ),
+    ],
+    "quadratic": [
+        (
+            "task=ddpm sampler=ddpm sampler.spacing=quadratic",
+            ["sampler.spacing=quadratic: DDPMScheduler does not have it; choose sampler=ddim_published"],
+            ["task=ddpm sampler=ddim_published sampler.spacing=quadratic"],
+        )
+    ],
+    "first_weights": [
+        (
+            "task=ddpm model.init=published model.weights=folder",
+            ["model.init=published: the first weights are those of model.weights=folder"],
+            ["task=ddpm model.weights=folder", "task=ddpm model.init=published"],
         )
     ],
     "beta_range": [

@@ -36,10 +36,24 @@ SMALL = {
     "model=resnet18": ["model.widths=[4,8]"],
     "model=resnet20": ["model.widths=[4,8]"],
     "model=wide_resnet": ["model.depth=10", "model.widen=1"],
+    **{f"model=resnet{n}": ["model.widths=[4,8]", "model.blocks=[1,2]"] for n in (34, 50)},
+    "model=vgg11": ["model.width=2", "model.hidden=8"],
+    "model=vit_tiny_32": ["+model.options={img_size: 8, embed_dim: 8, depth: 2, num_heads: 2}"],
+    "model=swin_tiny_32": [
+        "+model.options={img_size: 8, patch_size: 1, window_size: 2, embed_dim: 8, depths: [1, 1], num_heads: [1, 2]}"
+    ],
+    "model=convnext_32": ["+model.options={dims: [4, 4, 8, 8], depths: [1, 1, 1, 1]}"],
     "model=timm": [
         "model.name=vit_tiny_patch16_224",
         "model.options={img_size: 8, patch_size: 4, embed_dim: 8, depth: 2, num_heads: 2}",
     ],
+    "experiment=agr_tinyvit_tiny_imagenet": [
+        "model.options={embed_dims: [8, 8, 8, 8], num_heads: [1, 1, 1, 1], window_sizes: [2, 2, 2, 2]}"
+    ],
+    "experiment=agr_swin_tiny_imagenet": [
+        "+model.options={img_size: 32, window_size: 2, embed_dim: 8, depths: [1, 1], num_heads: [1, 1]}"
+    ],
+    "experiment=agr_convnext_tiny_imagenet": ["+model.options={dims: [4, 4, 8, 8], depths: [1, 1, 1, 1]}"],
     "logger=tensorboard": [],
     "label_noise=asymmetric": ["label_noise.map={3: 5}"],
     "logger=wandb": ["logger.mode=offline", "logger.job_type=test", "logger.sweep=null"],
@@ -60,6 +74,10 @@ def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
     if option == "image_folder":
         write_image_folder(tmp_path / "photos", size=(9, 8))
         return [leaf, f"data.root={tmp_path / 'photos'}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
+    if option.endswith("tiny_imagenet"):
+        write_image_folder(tmp_path, size=(32, 32))
+        small = ["data.image_size=32", "data.test_folder=test", "epochs=1", "batch_size=32", *SMALL[leaf]]
+        return [leaf, f"data.root={tmp_path}", f"data.cache_dir={tmp_path / 'cache'}", *small]
     if "cifar" in option and group in ("data", "experiment"):
         if option.startswith("gvr_cifar10_small"):
             write_image_folder(tmp_path, size=(32, 32))
@@ -68,6 +86,9 @@ def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
         for name in ("cifar10", "cifar100"):
             write_cifar(tmp_path, name, n_per_file=24)
         network = TINY_UNET if "ddpm" in option else ["model.widths=[4,8]"]
+        if "vgg11" in option:
+            small = ["model.width=2", "model.hidden=8", "epochs=1"]
+            return [leaf, f"data.root={tmp_path}", "data.eval_batch_size=16", *small]
         generation = ["extractor=none", "sampler.steps=3"] if "ddpm" in option else []
         small = [*network, "model.blocks=1", "epochs=1", *generation]
         return [leaf, f"data.root={tmp_path}", "data.eval_batch_size=16", *(small if group == "experiment" else [])]

@@ -112,6 +112,28 @@ def test_a_network_is_its_three_parts() -> None:
     assert isinstance(network.head, nn.Conv2d) and network.training
 
 
+def test_init_published_is_glorot_s_with_output_layers_of_nearly_nothing() -> None:
+    """Uniform up to gain sqrt(6 / (inputs + outputs)), of all pixels; the published first prediction is 8e-6."""
+    torch.manual_seed(0)
+    model = unet((3, 32, 32), 10, widths=[32, 64], blocks=1, attention=[False, True], groups=8, init="published")
+    outputs = 0
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            pixels = layer.weight[0, 0].numel()
+            fans, weight = (layer.weight.shape[0] + layer.weight.shape[1]) * pixels, layer.weight.detach()
+            last = name.endswith("conv2") or name == "head"
+            outputs += last
+            bound = (1e-5 if last else 1.0) * (6 / fans) ** 0.5
+            assert 0.9 * bound < float(weight.abs().max()) <= bound, name
+            assert float(weight.std()) == pytest.approx(bound / 3**0.5, rel=0.1), name
+            assert layer.bias is None or not layer.bias.any(), name
+    assert outputs == 2 + 3 + 3 + 1 + 1 - 1  # blocks down, up, at the bottom and the last convolution
+    x = inputs((3, 32, 32))
+    with torch.no_grad():
+        assert 1e-6 < float(model(x).square().mean().sqrt()) < 1e-4
+        assert float(unet((3, 32, 32), 10, [32, 64], 1, [False, True], groups=8)(x).square().mean().sqrt()) > 0.1
+
+
 def test_samples_do_not_mix() -> None:
     network, (x, t) = tiny().double(), inputs((1, 8, 8), 5, torch.float64)
     torch.testing.assert_close(network((x, t))[:2], network((x[:2], t[:2])), rtol=1e-12, atol=1e-12)

@@ -28,6 +28,7 @@ from gvr_lightning.tasks.diffusion import DiffusionTask
 from gvr_lightning.tasks.groups import ParameterGroups
 
 CALL: Any = Callable
+SCORED = {"average": "average", "raw": "raw", "both": "average"}  # whose figures have plain names
 DATA_KEYS = ("val_fraction", "max_train", "mean", "std", "eval_batch_size", "on_device")
 
 
@@ -120,5 +121,6 @@ def build_generation(
     extractor, scoring = make(cfg.extractor, "extractor", Extractor, data=data), None
     if extractor is not None:
         kept = cfg.extractor.get("cache_dir")
-        scoring = Scoring(extractor, data, options["num_images"], splits, allow_few, sampler.words, kept)
+        further = {"sampler": sampler.settings, "bf16": options["bf16"], "weights": SCORED[options["weights"]]}
+        scoring = Scoring(extractor, data, options["num_images"], splits, allow_few, sampler.words, kept, further)
     return Generation(sampler, scoring, data.test_images, data.image_shape, folder, progress, seed=cfg.seed, **options)

@@ -29,7 +29,7 @@ from gvr_lightning.config.sweep import Outcome, expand, job_names, unfinished
 from gvr_lightning.distributed.external import external_place
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 
-SCORES = ("fid", "is/mean", "is/std", "real/fid", "real/is/mean")  # of generated images, and of real ones
+SCORES = ("fid", "is/mean", "is/std", "raw/fid", "raw/is/mean", "real/fid", "real/is/mean")  # generated, and real
 
 
 def main() -> None:

@@ -2,7 +2,7 @@
 
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.folder import chosen_by
-from gvr_lightning.config.lookup import Config, get
+from gvr_lightning.config.lookup import Config, get, kind
 from gvr_lightning.config.ranges import is_number
 from gvr_lightning.config.wording import show
 
@@ -62,4 +62,33 @@ def beta_range(config: Config) -> str | None:
     return f"task.noise.beta_range={show(betas)}: the first must not be larger than the second"
 
 
-GENERATION = (class_logits, generates, pixels, sampling_steps, beta_range)
+def scaled_betas(config: Config) -> str | None:
+    """Only linear betas are scaled, and stay below 1."""
+    noise = get(config, "task.noise") or {}
+    if noise.get("scale_betas") is not True:
+        return None
+    if noise.get("beta_schedule") != "linear":
+        return "task.noise.scale_betas=true: is of linear betas; add task.noise.beta_schedule=linear"
+    timesteps, betas = noise.get("timesteps"), noise.get("beta_range")
+    if not (is_number(timesteps) and isinstance(betas, list)) or betas[-1] * 1000 / timesteps < 1:
+        return None
+    return f"task.noise.scale_betas=true: with task.noise.timesteps={timesteps} the last beta would be 1 or more"
+
+
+def quadratic(config: Config) -> str | None:
+    """A spacing that diffusers' own schedulers do not have."""
+    target = get(config, "sampler._target_")
+    if get(config, "sampler.spacing") != "quadratic" or target == "gvr_lightning.diffusion.ddim.DDIM":
+        return None
+    return f"sampler.spacing=quadratic: {kind(config, 'sampler')} does not have it; choose sampler=ddim_published"
+
+
+def first_weights(config: Config) -> str | None:
+    """Weights that come from a folder are not initialised."""
+    weights = get(config, "model.weights")
+    if weights is None or get(config, "model.init") != "published":
+        return None
+    return f"model.init=published: the first weights are those of model.weights={show(weights)}; set model.init=default"
+
+
+GENERATION = (class_logits, generates, pixels, sampling_steps, beta_range, scaled_betas, quadratic, first_weights)

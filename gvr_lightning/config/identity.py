@@ -33,7 +33,7 @@ BOOKKEEPING = (
 PLACES = ("*.root",)  # where the data lies, which says nothing if each source has given the same data
 
 # Config groups and keys that methods are compared within.
-SETTING = ("task", "data", "model", "label_noise", "batch_size")
+SETTING = ("task", "data", "model", "label_noise", "batch_size", "protocol")
 
 # Top-level keys that act through another alone: that one counts, so that alpha splits no runs without a penalty.
 TAKERS = {"alpha": "regularizer.penalty.alpha", "lr": "optimizer.lr", "epochs": "trainer.max_epochs"}

@@ -16,7 +16,16 @@ LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, wit
     "gvr_lightning.data.image_folder.ImageFolder": {"skip_broken": False},
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
     "gvr_lightning.tasks.classification.ClassificationTask": {"ema_decay": 0.0, "ema_warmup": True},
+    "gvr_lightning.diffusion.noise.Noise": {"scale_betas": False},
+    "gvr_lightning.metrics.inception.inception": {"resize": "tensorflow"},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},
+    "gvr_lightning.models.resnet.resnet": {"bottleneck": False},
+    "gvr_lightning.models.unet.unet": {"init": "default"},
+    "gvr_lightning.optim.schedules.warmup": {
+        **dict.fromkeys(("warmup_epochs", "warmup_fraction", "warmup_start")),
+        "min_lr": 0.0,
+        "cosine_from": "warmup",
+    },
 }
 
 

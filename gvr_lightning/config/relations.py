@@ -9,6 +9,7 @@ from gvr_lightning.config.folder import chosen_by
 from gvr_lightning.config.generation import GENERATION
 from gvr_lightning.config.lookup import Config, get, kind
 from gvr_lightning.config.ranges import is_number
+from gvr_lightning.config.schedule import SCHEDULE
 from gvr_lightning.config.wording import show
 from gvr_lightning.errors import UserError
 
@@ -125,6 +126,20 @@ def norm_groups(config: Config) -> str | None:
     return f"model.groups={groups} must divide model.width={width}"
 
 
+def blocks(config: Config) -> str | None:
+    """A number of blocks for each stage of a resnet."""
+    numbers, widths = get(config, "model.blocks"), get(config, "model.widths")
+    if not (isinstance(numbers, list) and isinstance(widths, list)):
+        return None
+    if kind(config, "model") != "resnet":
+        return f"model.blocks={show(numbers)}: a list is of a resnet's stages; give one number"
+    return (
+        None
+        if len(numbers) == len(widths)
+        else (f"model.blocks={show(numbers)}: needs one entry for each of model.widths={show(widths)}")
+    )
+
+
 def depth(config: Config) -> str | None:
     """Three stages of blocks of two convolutions, and four layers more."""
     layers = get(config, "model.depth")
@@ -202,6 +217,6 @@ def gradient_scaler(config: Config) -> str | None:
 
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
-    *(name, clipping, shares, views, per_sample, compiled, norm_groups, depth, nesterov, channels, image_size),
-    *(network, labels, stops_early, gradient_scaler, *GENERATION),
+    *(name, clipping, shares, views, per_sample, compiled, norm_groups, blocks, depth, nesterov, channels, image_size),
+    *(network, labels, stops_early, gradient_scaler, *SCHEDULE, *GENERATION),
 )

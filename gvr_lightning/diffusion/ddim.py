@@ -7,11 +7,21 @@ timesteps they agree on the result.
 
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import DDIMScheduler
 from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
+
+
+def quadratic(timesteps: int, steps: int) -> Tensor:
+    """Timesteps from 0.8 T down to 0, as squares of even numbers, rounded down (Song et al. 2021, appendix D.2).
+
+    The smallest ones coincide where there are many steps; each is visited once, as a step from t to t changes nothing.
+    """
+    even = np.linspace(0, np.sqrt(timesteps * 0.8), steps)
+    return torch.from_numpy(np.unique((even**2).astype(np.int64))).flip(0)
 
 
 class DDIM(DDIMScheduler):
@@ -24,12 +34,20 @@ class DDIM(DDIMScheduler):
     timesteps: Tensor
 
     def set_timesteps(self, num_inference_steps: int, device: Any = None) -> None:
-        """As diffusers does, by ``timestep_spacing``."""
-        if num_inference_steps == 1 and self.config.timestep_spacing == "linspace":
+        """As diffusers does, by ``timestep_spacing``; "quadratic" is here alone."""
+        spacing, last = self.config.timestep_spacing, self.config.num_train_timesteps - 1
+        if num_inference_steps == 1 and spacing == "linspace":
             raise ValueError("one step is at t = 0 with spacing linspace: take trailing")
-        super().set_timesteps(num_inference_steps, device)
+        if spacing == "quadratic":
+            self.num_inference_steps = num_inference_steps
+            self.timesteps = quadratic(last + 1, num_inference_steps).to(device) + self.config.steps_offset
+        else:
+            super().set_timesteps(num_inference_steps, device)
         self.timesteps = self.timesteps[self.timesteps >= 0]  # "trailing" rounds to -1 after 61 of 1000 steps
         visited = [int(t) for t in self.timesteps]
+        if visited[0] > last:
+            begin = f"{num_inference_steps} steps begin at t = {visited[0]}, and the last is {last}"
+            raise ValueError(f"{begin}: take fewer steps, or sampler.steps_offset=0")
         bars = {t: float(self.alphas_cumprod[t]) for t in visited}
         following = [*(bars[t] for t in visited[1:]), float(self.final_alpha_cumprod)]
         self._bars = {t: (bars[t], after) for t, after in zip(visited, following, strict=True)}

@@ -46,6 +46,9 @@ class Sampler:
             raise ValueError(f"{self.steps} steps end at a negative timestep: take another number or spacing")
         self.clip = clip and not clips_itself(scheduler)
         self.words = f"{type(scheduler).__name__}, {self.steps} steps" + (f", eta {eta:g}" if "eta" in takes else "")
+        told = {name: value for name, value in scheduler.config.items() if name[0] != "_" and name != "trained_betas"}
+        # all that an image depends on but for the network, its seed, and the noise schedule's betas
+        self.settings = {"name": type(scheduler).__name__, "steps": self.steps, **self._extra, "clip": clip, **told}
 
     @torch.inference_mode()
     def __call__(

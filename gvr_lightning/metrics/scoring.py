@@ -1,6 +1,6 @@
 """How a run's images are scored: the extractor, the real images to compare with, and the protocol in words."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,7 @@ class Scoring:
         allow_few: whether fewer images than features are scored, and marked.
         drawn: in words, how the images are drawn.
         cache_dir: where the reference's statistics are kept.
+        further: of the protocol: the weights, the sampler's settings.
 
     Raises:
         UserError: for too few images, or real ones of another size.
@@ -41,6 +42,7 @@ class Scoring:
         allow_few: bool,
         drawn: str,
         cache_dir: str | None = None,
+        further: Mapping[str, Any] | None = None,
     ) -> None:
         images = data.train_images
         if tuple(images.shape[1:]) != data.image_shape:
@@ -61,9 +63,9 @@ class Scoring:
             "reference": f"all {len(images):,} training images",
             "num_images": num_images,
             "is_splits": splits,
-            "weights": "ema",
             "drawn": drawn,
             "unreliable": few,  # fewer images than features
+            **(further or {}),
         }
 
     def prepare(self, device: torch.device) -> None:

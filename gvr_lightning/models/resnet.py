@@ -38,6 +38,35 @@ class BasicBlock(nn.Module):
         return out
 
 
+class Bottleneck(nn.Module):
+    """A 1x1, a 3x3 and a 1x1 convolution with BatchNorm and a shortcut, the last to ``expansion`` times ``width``."""
+
+    expansion = 4
+
+    def __init__(self, inputs: int, width: int, stride: int) -> None:
+        super().__init__()
+        outputs = self.expansion * width
+        self.residual = nn.Sequential(
+            nn.Conv2d(inputs, width, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            _conv3x3(width, width, stride),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, outputs, 1, bias=False),
+            nn.BatchNorm2d(outputs),
+        )
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+        self.relu = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """relu(residual(x) + shortcut(x))."""
+        out: Tensor = self.relu(self.residual(x) + self.shortcut(x))
+        return out
+
+
 class WideBlock(nn.Module):
     """Pre-activation block with dropout between its convolutions."""
 
@@ -62,24 +91,37 @@ class WideBlock(nn.Module):
         return residual + (x if self.projection is None else self.projection(active))
 
 
-def resnet(image_shape: tuple[int, int, int], num_classes: int, widths: Sequence[int], blocks: int) -> SplitNetwork:
-    """Stages of ``blocks`` basic blocks each, halving the image between stages; the last one is the last stage.
+def resnet(
+    image_shape: tuple[int, int, int],
+    num_classes: int,
+    widths: Sequence[int],
+    blocks: int | Sequence[int],
+    bottleneck: bool = False,
+) -> SplitNetwork:
+    """Stages of ``blocks`` blocks each, halving the image between stages; the last one is the last stage.
 
     Args:
         image_shape: (C, H, W) of the images.
         num_classes: logits.
         widths: channels, one entry a stage.
-        blocks: blocks a stage.
+        blocks: blocks a stage, or one entry a stage.
+        bottleneck: the blocks of ResNet-50 and deeper ones.
+
+    Raises:
+        ValueError: for another number of entries.
     """
+    numbers = [blocks] * len(widths) if isinstance(blocks, int) else list(blocks)
+    if len(numbers) != len(widths):
+        raise ValueError(f"blocks={numbers} must have one entry for each of widths={list(widths)}")
+    make, expansion = (Bottleneck, Bottleneck.expansion) if bottleneck else (BasicBlock, 1)
     stem = nn.Sequential(_conv3x3(image_shape[0], widths[0]), nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
-    inputs = [widths[0], *widths[:-1]]
+    inputs = [widths[0], *(expansion * width for width in widths[:-1])]
     stages = [
-        nn.Sequential(*(BasicBlock(w if b else i, w, 1 if b or s == 0 else 2) for b in range(blocks)))
-        for s, (i, w) in enumerate(zip(inputs, widths, strict=True))
+        nn.Sequential(*(make(expansion * w if b else i, w, 1 if b or s == 0 else 2) for b in range(number)))
+        for s, (i, w, number) in enumerate(zip(inputs, widths, numbers, strict=True))
     ]
-    return SplitNetwork(
-        nn.Sequential(stem, *stages[:-1]), nn.Sequential(stages[-1], Pool()), nn.Linear(widths[-1], num_classes)
-    )
+    last = nn.Sequential(stages[-1], Pool())
+    return SplitNetwork(nn.Sequential(stem, *stages[:-1]), last, nn.Linear(expansion * widths[-1], num_classes))
 
 
 def wide_resnet(

@@ -29,6 +29,7 @@ def unet(
     groups: int = 32,
     head_dim: int | None = None,
     weights: str | None = None,
+    init: str = "default",
 ) -> Denoiser:
     """An unconditional U-Net over one tuple, (noisy images (B, C, H, W), steps (B,)); it puts out (B, C, H, W).
 
@@ -43,6 +44,7 @@ def unet(
         head_dim: channels of an attention head, None for one head of all channels.
         weights: a folder that diffusers wrote, of a pipeline or of the model: where the weights come from. What
             does not show in their shapes (groups, head_dim, norm_eps, ...) is then as that folder says.
+        init: of the first weights: "default", diffusers', or "published", :func:`as_published`.
 
     Raises:
         ValueError: for sizes that do not go together, or a folder without such a network.
@@ -64,7 +66,27 @@ def unet(
         "attention_head_dim": head_dim,
     }
     net = UNet2DModel(**config) if weights is None else load_unet(Path(weights), config)
+    if init == "published" and weights is None:
+        as_published(net)
     return from_diffusers(net).train()
+
+
+@torch.no_grad()
+def as_published(net: "UNet2DModel") -> None:
+    """Glorot's uniform weights and biases of zero; those of output layers 1e-5 times as large.
+
+    So it is in the AGR authors' code, after Ho et al. (2020): the last convolution, and the second one of each residual
+    block, so that at first a block is nothing but its shortcut, and the prediction is nearly zero. Their code means
+    the output of attention, too, and then initialises it again as any other layer.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    outputs = [module.conv2 for module in net.modules() if hasattr(module, "conv2")]
+    for layer in [*outputs, net.conv_out]:
+        nn.init.xavier_uniform_(layer.weight, gain=1e-5)
 
 
 def _check(size: Sequence[int], widths: Sequence[int], attention: Sequence[bool], divisors: dict[str, int]) -> None:

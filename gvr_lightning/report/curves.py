@@ -10,7 +10,7 @@ from gvr_lightning.report.bands import Band, Curve, bands
 from gvr_lightning.report.figures import Figure, Look, panel, save, wrapped
 from gvr_lightning.report.groups import Group
 from gvr_lightning.report.metrics import EXPLAINED, Metric
-from gvr_lightning.report.published import ACCURACY, SCORE, Published
+from gvr_lightning.report.published import ACCURACY, SCORES, Published
 
 X_AXES = {"epoch": "epochs", "train/seconds": "seconds of training", "train/images": "images seen"}
 PROGRESS = {"classification": ("val/acc", "test/acc"), "ddpm": ("val/loss", "test/loss")}  # the first that was logged
@@ -50,7 +50,7 @@ def draw_logged_curves(
             file = folder / f"{prefix}_{_slug(progress)}_by_{_slug(x)}.png"
             found.append(draw_bands(curves, x, Metric(progress), styles, file, beside))
     for name in BY_EPOCH:
-        beside = [p for p in published if p.metric == name == SCORE]
+        beside = [p for p in published if p.metric == name and name in SCORES]
         curves = [band for band in bands(groups, "epoch", name) if _worth_drawing(band, name, bool(beside))]
         if curves:
             file = folder / f"{prefix}_{_slug(name)}_by_epoch.png"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 NONE = "\u2013"  # where there is no value
 # by task, the first that is there
 DEFAULTS = {"classification": ("test/acc", "test/loss"), "ddpm": ("fid", "test/loss")}
-SCORES = ("fid", "is/mean", "is/std", "real/fid", "real/is/mean")  # of generated images, and of real ones
+SCORES = ("fid", "is/mean", "is/std", "raw/fid", "raw/is/mean", "real/fid", "real/is/mean")  # generated, and real
 # is better, by a name's last part
 HIGHER = ("acc", "top5", "balanced_acc", "acc_best")
 LOWER = ("loss", "fid", "ece", "nll", "nll_scaled", "ece_scaled", "loss_best")
@@ -24,6 +24,8 @@ WORDS = {
     "fid": "FID",
     "is/mean": "inception score",
     "is/std": "inception score, deviation of the splits",
+    "raw/fid": "FID, raw weights",
+    "raw/is/mean": "inception score, raw weights",
     "train/penalty": "penalty",
     "train/view_agreement": "agreement of the views",
     "train/acc_clean": "accuracy, right labels",
@@ -66,7 +68,7 @@ class Metric:
         """1 if higher is better, -1 if lower is, 0 if that is not known or makes no sense."""
         if self._last in LOWER and not self.name.startswith("real/"):
             return -1
-        return 1 if self._last in HIGHER or self.name == "is/mean" else 0
+        return 1 if self._last in HIGHER or self.name in ("is/mean", "raw/is/mean") else 0
 
     @property
     def words(self) -> str:

@@ -1,4 +1,7 @@
-"""Published figures to draw beside one's own: two formats of CSV, told apart by their columns."""
+"""Published figures to draw beside one's own: two formats of CSV, told apart by their columns.
+
+One has a row a method and epoch; the other a row a method and a column an epoch, and does not say by itself of what.
+"""
 
 import csv
 import re
@@ -8,10 +11,12 @@ from pathlib import Path
 
 from gvr_lightning.errors import UserError
 
-ACCURACY, SCORE = "test/acc", "is/mean"  # what the two formats hold
-TASKS = {ACCURACY: "classification", SCORE: "ddpm"}  # beside whose runs it is drawn
+ACCURACY = "test/acc"
+TASKS = {ACCURACY: "classification", "fid": "ddpm", "is/mean": "ddpm"}  # beside whose runs a metric is drawn
+NAMES = {"fid": "fid", "is": "is/mean", "is/mean": "is/mean"}  # as a file, its first column or the command line has it
+SCORES = tuple(dict.fromkeys(NAMES.values()))
 _WITH_SPREAD = re.compile(r"\s*([-+.\deE]+)\s*(?:\([^)]*\))?\s*")  # 9.34 or 9.34(0.12)
-FORMATS = "method,epoch,test_acc (percent), or a name and columns epoch_<number> of inception scores mean(deviation)"
+FORMATS = "method,epoch,test_acc (percent), or a name and columns epoch_<number> of scores, mean or mean(deviation)"
 
 
 @dataclass(frozen=True)
@@ -19,7 +24,7 @@ class Published:
     """A curve by epoch: ``values[i]`` after ``epochs[i]`` epochs."""
 
     label: str
-    metric: str  # ACCURACY as a fraction, or SCORE
+    metric: str  # one of TASKS; ACCURACY as a fraction
     epochs: tuple[int, ...]
     values: tuple[float, ...]
 
@@ -27,10 +32,19 @@ class Published:
 def read_published(paths: Sequence[Path]) -> list[Published]:
     """The curves of all files.
 
+    Args:
+        paths: of the files; ``fid:<path>`` or ``is:<path>`` where the file does not say itself what its scores are.
+
     Raises:
-        UserError: for a file that cannot be read or has neither format.
+        UserError: for a file that cannot be read, has neither format, or scores of an unknown kind.
     """
-    return [curve for path in paths for curve in _read(path)]
+    return [curve for path in paths for curve in _read(*_named(path))]
+
+
+def _named(path: Path) -> tuple[Path, str]:
+    """The file, and the metric that stands before it, "" for none."""
+    metric, colon, rest = str(path).partition(":")
+    return (Path(rest).expanduser(), NAMES[metric]) if colon and metric in NAMES else (path, "")
 
 
 def not_drawn(curves: Sequence[Published], tasks: Sequence[str]) -> list[str]:
@@ -39,7 +53,7 @@ def not_drawn(curves: Sequence[Published], tasks: Sequence[str]) -> list[str]:
     return [f"Published, {curve.label}: not drawn, there is no run of task={TASKS[curve.metric]}." for curve in idle]
 
 
-def _read(path: Path) -> list[Published]:
+def _read(path: Path, metric: str) -> list[Published]:
     try:
         with path.open(newline="") as file:
             reader = csv.DictReader(file)
@@ -47,12 +61,25 @@ def _read(path: Path) -> list[Published]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"published={path}: cannot be read: {error}") from error
     try:
-        curves = _by_row(rows) if {"method", "epoch", "test_acc"} <= set(columns) else _by_column(rows, columns)
+        by_row = {"method", "epoch", "test_acc"} <= set(columns)
+        curves = _by_row(rows) if by_row else _by_column(rows, columns, metric or _said_by(path, columns))
     except (ValueError, TypeError) as error:
         raise UserError(f"published={path}: a figure is missing or none: {error}") from error
     if not curves:
         raise UserError(f"published={path}: no figures; the columns must be {FORMATS}")
+    if not curves[0].metric:
+        ways = f"published=fid:{path} or published=is:{path}"
+        raise UserError(f"published={path}: does not say whether it is of FID or of inception scores: {ways}")
     return curves
+
+
+def _said_by(path: Path, columns: Sequence[str]) -> str:
+    """The metric that the first column's heading names, or the file's name ends or begins with; "" for none or two."""
+    heading = re.sub(r"\(.*\)", "", columns[0]).strip().lower() if columns else ""
+    words = re.split(r"[^a-z]+", path.stem.lower().rstrip("0123456789"))
+    named = {NAMES[word] for word in words if word in NAMES}
+    at_an_end = words[0] in NAMES or words[-1] in NAMES
+    return NAMES.get(heading, named.pop() if len(named) == 1 and at_an_end else "")
 
 
 def _by_row(rows: Sequence[dict[str, str]]) -> list[Published]:
@@ -65,7 +92,7 @@ def _by_row(rows: Sequence[dict[str, str]]) -> list[Published]:
     return found
 
 
-def _by_column(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> list[Published]:
+def _by_column(rows: Sequence[dict[str, str]], columns: Sequence[str], metric: str) -> list[Published]:
     """One row a method, its scores after the epochs that the columns name; cells may be empty."""
     after = {name: int(name.removeprefix("epoch_")) for name in columns if re.fullmatch(r"epoch_\d+", name)}
     if not after or columns[0] in after:
@@ -73,7 +100,7 @@ def _by_column(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> list[P
     found = []
     for row in rows:
         given = {epoch: _mean(row[name]) for name, epoch in after.items() if row[name]}
-        found.append(Published(row[columns[0]], SCORE, tuple(given), tuple(given.values())))
+        found.append(Published(row[columns[0]], metric, tuple(given), tuple(given.values())))
     return found
 
 

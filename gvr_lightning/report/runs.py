@@ -15,6 +15,7 @@ from gvr_lightning.config.identity import BOOKKEEPING, PLACES, TAKERS, config_ha
 from gvr_lightning.config.moved import current
 from gvr_lightning.errors import UserError
 from gvr_lightning.files import read_json, read_text, read_yaml
+from gvr_lightning.report.protocols import protocol, unlike
 
 FINISHED, UNFINISHED, NOT_READ = "finished", "unfinished", "not read"
 STATUSES = (FINISHED, "interrupted", "failed")  # that summary.json may tell
@@ -129,7 +130,7 @@ def read_run(path: Path, name: str) -> Run:
 
 
 def defining(runs: Sequence[Run]) -> list[FlatConfig]:
-    """What defines each run, its seed left out: equal for repetitions."""
+    """What defines each run, its seed left out: equal for repetitions, which are scored by one protocol."""
     flats = [leaves(run.config) for run in runs]
     data = {
         (flat.get("data.source._target_"), run.summary.get("data_hash")) for run, flat in zip(runs, flats, strict=True)
@@ -142,7 +143,10 @@ def defining(runs: Sequence[Run]) -> list[FlatConfig]:
     names = dict.fromkeys(name for flat in flats for name in flat)
     dropped = {name for name in names if matches(name, patterns)}
     dropped |= {name for name in names if name.endswith(".seed") and _is_the_seed(name, flats)}
-    return [{name: value for name, value in flat.items() if name not in dropped} for flat in flats]
+    kept = [{name: value for name, value in flat.items() if name not in dropped} for flat in flats]
+    protocols = [protocol(run.summary) for run in runs]
+    apart = unlike([frozen(flat) for flat in kept], protocols)
+    return [flat | {name: one.get(name) for name in apart} for flat, one in zip(kept, protocols, strict=True)]
 
 
 def differing(flats: Sequence[FlatConfig]) -> list[str]:

@@ -16,7 +16,10 @@ SETTINGS = {  # name: its default in words, what it is
         "control",
         "what all are compared with: a label, or key=value, such as regularizer=none",
     ),
-    "published": ("", "a CSV of published figures by epoch, drawn dashed; may be given again"),
+    "published": (
+        "",
+        "a CSV of published figures by epoch, drawn dashed; may be given again; fid:FILE, is:FILE: of what",
+    ),
     "title": ("Comparison", "the page's title"),
 }
 WHAT = "Compares the runs in one or more folders: a page, its tables as Markdown and CSV, its figures as PNG."
