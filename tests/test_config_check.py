@@ -32,8 +32,9 @@ OF_TASK = {  # what goes with one task only
         "label_noise": ["none"],
     },
 }
+PLACES = {"image_folder": ["data.root=photos"], "huggingface": ["data.path=photos"]}
 OPTIONS = [
-    ["data.root=photos"] * (i % len(GROUPS["data"]) == GROUPS["data"].index("image_folder"))
+    [*PLACES.get(GROUPS["data"][i % len(GROUPS["data"])], ())]
     + [f"task={task}"]
     + [
         f"{group}={options[i % len(options)]}"

@@ -69,6 +69,7 @@ SIZE = Row(
 )
 
 HALVES = ("per_sample", "shared", "split")
+COLUMNS = ("image_column", "label_column")
 
 # options of the command line -> key -> what it must be
 RULED: dict[str, dict[str, Row]] = {
@@ -190,6 +191,11 @@ RULED: dict[str, dict[str, Row]] = {
         "data.source.value_range": a_list("a finite number", ("[inf]", "[a,1]"), ("[0,1]", "[-1,1]")).or_null(),
         "data.test_folder": TEXT.or_null(),
         "data.value_range": a_list("a finite number", ("[inf]", "[a,1]"), ("[0,1]", "[-1,1]")).or_null(),
+    },
+    "data=huggingface data.path=x": {
+        f"data{source}.{name}": TEXT.or_null() if name != "path" else TEXT
+        for source in ("", ".source")
+        for name in ("path", "subset", "revision", *(f"{part}_split" for part in ("train", "val", "test")), *COLUMNS)
     },
     "label_noise=asymmetric logger=wandb model=timm optimizer=adam regularizer=sam scheduler=onecycle": {
         "label_noise.rate": SHARE,

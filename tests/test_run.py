@@ -59,6 +59,9 @@ def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
     if option == "image_folder":
         write_image_folder(tmp_path / "photos", size=(9, 8))
         return [leaf, f"data.root={tmp_path / 'photos'}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
+    if option == "huggingface":
+        images = write_image_folder(tmp_path / "photos", size=(9, 8))
+        return [leaf, f"data.path={images}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
     if "cifar" in option and group in ("data", "experiment"):
         if option.startswith("gvr_cifar10_small"):
             write_image_folder(tmp_path, size=(32, 32))

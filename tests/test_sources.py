@@ -21,7 +21,7 @@ import torch
 from fakes import CIFAR, dump_cifar, pack_cifar, write_cifar, write_image_folder
 from PIL import Image
 
-from gvr_lightning.data import decode, image_folder
+from gvr_lightning.data import decode, decoded_set
 from gvr_lightning.data.cifar import Cifar10, Cifar100
 from gvr_lightning.data.decode import decode_image
 from gvr_lightning.data.digits import Digits
@@ -430,7 +430,7 @@ def spies(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
     monkeypatch.setattr(decode, "decode_image", counted("decoded", decode.decode_image))
     monkeypatch.setattr(Path, "read_bytes", counted("read", Path.read_bytes))
-    monkeypatch.setattr(image_folder, "SETTLED_NS", -(10**10))
+    monkeypatch.setattr(decoded_set, "SETTLED_NS", -(10**10))
     return counts
 
 
@@ -696,7 +696,7 @@ def test_second_start_reads_no_image(folder: Path, spies: dict[str, int]) -> Non
 def test_files_written_just_now_are_read_again_but_not_decoded(
     folder: Path, spies: dict[str, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(image_folder, "SETTLED_NS", 10**12)
+    monkeypatch.setattr(decoded_set, "SETTLED_NS", 10**12)
     assert same(load(folder, image_size=12), load(folder, image_size=12))
     assert spies == {"decoded": 18, "read": 36}
 

@@ -4,7 +4,7 @@ import hashlib
 import io
 import os
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,13 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gvr_lightning.data.decode import in_chunks
+from gvr_lightning.data.decode import Encoded, in_chunks
 from gvr_lightning.data.depth import Range, full_range, is_deep, values
 from gvr_lightning.errors import UserError
 
-DEEP = (".png", ".pgm", ".tif", ".tiff")  # formats whose grey may have more than 8 bits
+DEEP = (b"\x89PNG", b"P2", b"P5", b"II", b"MM")  # what begins PNG, PGM and TIFF, whose grey may have more than 8 bits
 EXTENSIONS = (
-    *DEEP,
+    *(".png", ".pgm", ".tif", ".tiff"),
     *(
         ".jpg",
         ".jpeg",
@@ -57,10 +57,21 @@ class Listing:
     targets: np.ndarray
     num_train: int
     left_out: Counter[str]  # files that are no images, by ending
+    test: str = "test"  # the folder of the test images
 
-    def paths(self) -> list[Path]:
+    @property
+    def images(self) -> list[Path]:
         """Where the files are."""
         return [self.root / file.name for file in self.files]
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many are of training, of the test and of validation."""
+        return self.num_train, len(self.files) - self.num_train, 0
+
+    def name(self, number: int) -> str:
+        """Of a file, below the root."""
+        return self.files[number].name
 
     def endings(self) -> Counter[str]:
         """How many files have which ending."""
@@ -74,25 +85,17 @@ class Listing:
         return digest.hexdigest()
 
     def content(self, workers: int | None) -> tuple[str, int]:
-        """A hash of the files' names and of what is in them, and the top of the range of images of more than 8 bits.
-
-        The latter is 0 without any, and where none of the usual ranges holds them. Raises `UserError` for a file that
-        cannot be read.
-        """
-        paths = self.paths()
-
-        def read_some(chunk: range) -> list[tuple[bytes, Range | None]]:
-            try:
-                return [_look(paths[i]) for i in chunk]
-            except OSError as error:
-                raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-
-        found = [one for some in in_chunks("reading", paths, read_some, workers) for one in some]
+        """A hash of the files' names and of what is in them, and the top of the range of images of more than 8 bits."""
+        contents, top = read_all(self.images, workers)
         digest = hashlib.sha256()
-        for file, (content, _) in zip(self.files, found, strict=True):
+        for file, content in zip(self.files, contents, strict=True):
             digest.update(os.fsencode(file.name) + b"\0" + content)
-        deep = full_range([values for _, values in found if values is not None])
-        return digest.hexdigest(), int(deep[1]) if deep else 0
+        return digest.hexdigest(), top
+
+    def require_unchanged(self) -> None:
+        """Raises `UserError` if the files are others by now."""
+        if list_images(self.root, self.test).files != self.files:
+            raise UserError(f"files in {self.root} changed while they were read: start again")
 
     def require_classes(self, broken: Collection[int]) -> None:
         """Raises `UserError` if of a class folder all files, given by their numbers, are left out."""
@@ -108,12 +111,30 @@ class Listing:
         return max(max(file.mtime_ns, file.ctime_ns) for file in self.files)
 
 
-def _look(path: Path) -> tuple[bytes, Range | None]:
-    """The hash of a file, and its values' range where it is deep; what cannot be decoded is named later."""
+def read_all(images: Sequence[Encoded], workers: int | None) -> tuple[list[bytes], int]:
+    """The hash of each image's bytes, and the top of the range of those of more than 8 bits.
+
+    The latter is 0 without any, and where none of the usual ranges holds them. Raises `UserError` for a file that
+    cannot be read.
+    """
+
+    def read_some(chunk: range) -> list[tuple[bytes, Range | None]]:
+        try:
+            return [_look(images[i]) for i in chunk]
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+
+    found = [one for some in in_chunks("reading", images, read_some, workers) for one in some]
+    deep = full_range([values for _, values in found if values is not None])
+    return [content for content, _ in found], int(deep[1]) if deep else 0
+
+
+def _look(encoded: Encoded) -> tuple[bytes, Range | None]:
+    """The hash of an image, and its values' range where it is deep; what cannot be decoded is named later."""
     from PIL import Image
 
-    raw = path.read_bytes()
-    if path.suffix.lower() in DEEP:
+    raw = encoded.read_bytes()
+    if raw.startswith(DEEP):
         with suppress(Exception), Image.open(io.BytesIO(raw)) as image:
             if is_deep(image):
                 return hashlib.sha256(raw).digest(), values(image)
@@ -142,7 +163,7 @@ def list_images(root: Path, test: str = "test") -> Listing:
             files += found
             targets += [classes.index(name)] * len(found)
     num_train = sum(file.name.startswith("train/") for file in files)
-    return Listing(root, tuple(classes), files, np.array(targets, dtype=np.int64), num_train, left_out)
+    return Listing(root, tuple(classes), files, np.array(targets, dtype=np.int64), num_train, left_out, test)
 
 
 def _class_names(root: Path, part: str) -> list[str]:
