@@ -135,7 +135,8 @@ class DecodedSet:
         broken = left_out(arrays[1])
         if broken:
             found.require_classes(broken)
-            names = [str(found.images[i]) for i in broken]
+            images = found.images
+            names = [str(images[i]) for i in broken]
             some = ", ".join([*names[:NAMED], *["..."] * (len(names) > NAMED)])
             of = f"{len(names):,} of {len(found.targets):,} images"
             print(f"data: {of} cannot be decoded and are left out: {some}", file=sys.stderr)

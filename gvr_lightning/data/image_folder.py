@@ -16,7 +16,8 @@ LEFT_OUT = "files that are no images are left out"
 class ImageFolder(DecodedSet):
     """``root/train/<class>/**`` and ``root/test/<class>/**``, decoded as a :class:`DecodedSet`.
 
-    ``test_folder`` takes the place of ``test``.
+    Other usual layouts are found by :func:`gvr_lightning.data.layouts.find_layout`; ``test_folder`` is the name of the
+    folder with the test images.
     """
 
     def __init__(
@@ -31,8 +32,8 @@ class ImageFolder(DecodedSet):
         skip_broken: bool = False,
     ) -> None:
         super().__init__(image_size, channels, cache_dir, workers, value_range, skip_broken)
-        self.test_folder = test_folder or "test"
-        if Path(self.test_folder).name != self.test_folder or self.test_folder in ("..", "train"):
+        self.test_folder = test_folder
+        if test_folder is not None and (Path(test_folder).name != test_folder or test_folder in ("..", "train")):
             raise UserError(f"data.test_folder={test_folder}: the name of a folder beside train")
         self.root = Path(root).expanduser().absolute()
 
@@ -48,4 +49,6 @@ class ImageFolder(DecodedSet):
             if len(endings) > (what != LEFT_OUT):
                 counts = ", ".join(f"{n:,} {ending}" for ending, n in sorted(endings.items()))
                 print(f"data: {what}: {counts}", file=sys.stderr)
+        if listing.layout.said:
+            print(f"data: {listing.layout.said}", file=sys.stderr)
         return self.read(listing, started)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gvr_lightning.data.listing import ImageFile, read_all
+from gvr_lightning.data.contents import read_all
+from gvr_lightning.data.image_files import ImageFile
 from gvr_lightning.errors import UserError
 
 
