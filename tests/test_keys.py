@@ -127,6 +127,7 @@ ELSEWHERE = {
     " data.test_folder data.value_range data.skip_broken",
     "test_huggingface.py": "data.path data.subset data.revision data.train_split data.val_split data.test_split"
     " data.image_column data.label_column",
+    "test_noise_file.py": "label_noise.path label_noise.labels",
     "test_security.py": "trust",
     "test_launching.py": "trainer.timeout",
     "test_splits.py": "data.eval_batch_size data.on_device",

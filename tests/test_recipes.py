@@ -94,6 +94,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "symmetric_inclusive": {"is": "SymmetricInclusive", **NOISE},
         "pairflip": {"is": "PairFlip", **NOISE},
         "asymmetric": {"is": "Asymmetric", "map": None, **NOISE},
+        "file": {"is": "FromFile", "path": "noise.pt", "labels": None},
     },
     "model": {
         "small_cnn": {"is": "small_cnn", "width": 32, "groups": 8},
@@ -278,6 +279,7 @@ def lines() -> list[tuple[str, ...]]:
 def test_an_option_stands_for_these_values(line: tuple[str, ...]) -> None:
     photos = ["data.root=photos"] if "data=image_folder" in line else []
     photos += ["data.path=photos"] if "data=huggingface" in line else []
+    photos += ["label_noise.path=noise.pt"] if "label_noise=file" in line else []
     tree, _ = composed(*line, *GIVEN, *photos)
     for group, option in (text.split("=") for text in line):
         found = tree[group]

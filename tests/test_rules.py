@@ -197,6 +197,7 @@ RULED: dict[str, dict[str, Row]] = {
         for source in ("", ".source")
         for name in ("path", "subset", "revision", *(f"{part}_split" for part in ("train", "val", "test")), *COLUMNS)
     },
+    "label_noise=file label_noise.path=x": {"label_noise.path": TEXT, "label_noise.labels": TEXT.or_null()},
     "label_noise=asymmetric logger=wandb model=timm optimizer=adam regularizer=sam scheduler=onecycle": {
         "label_noise.rate": SHARE,
         "label_noise.seed": whole(0, SEEDS),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fakes import write_cifar, write_image_folder
@@ -17,6 +18,7 @@ from runs import TINY_DDPM, TINY_UNET, stop_after, tiny_run, weights
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.sweep import expand
 from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.data.digits import Digits
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.recording.csv import read_metrics
 
@@ -59,6 +61,9 @@ def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
     if option == "image_folder":
         write_image_folder(tmp_path / "photos", size=(9, 8))
         return [leaf, f"data.root={tmp_path / 'photos'}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
+    if leaf == "label_noise=file":
+        np.save(tmp_path / "labels.npy", Digits()().train.targets.roll(1))
+        return [leaf, f"label_noise.path={tmp_path / 'labels.npy'}"]
     if option == "huggingface":
         images = write_image_folder(tmp_path / "photos", size=(9, 8))
         return [leaf, f"data.path={images}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]

@@ -15,7 +15,7 @@ from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
-from gvr_lightning.data.label_noise import LabelNoise, mislabelled
+from gvr_lightning.data.mislabelling import Mislabelling, mislabelled
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, permutation, uniform
@@ -59,7 +59,7 @@ class ViewsDataModule(LightningDataModule):
         eval_augmentation: Callable[..., list[Tensor]] | None = None,
         eval_batch_size: int = 500,
         on_device: bool = True,
-        label_noise: LabelNoise | None = None,
+        label_noise: Mislabelling | None = None,
     ) -> None:
         super().__init__()
         self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
