@@ -32,13 +32,19 @@ OF_TASK = {  # what goes with one task only
         "label_noise": ["none"],
     },
 }
+PLACES = {  # what has to be given
+    "data=image_folder": ["data.root=photos"],
+    "data=huggingface": ["data.path=photos"],
+    "label_noise=file": ["label_noise.path=a.pt"],
+}
 OPTIONS = [
-    ["data.root=photos"] * (i % len(GROUPS["data"]) == GROUPS["data"].index("image_folder"))
-    + [f"task={task}"]
+    [f"task={task}"]
     + [
-        f"{group}={options[i % len(options)]}"
+        text
         for group, options in (GROUPS | of_task).items()
         if group not in ("experiment", "task", "sweep") and options  # a sweep becomes overrides before
+        for option in [f"{group}={options[i % len(options)]}"]
+        for text in (option, *PLACES.get(option, ()))
     ]
     for task, of_task in OF_TASK.items()
     for i in range(max(map(len, GROUPS.values())))

@@ -49,6 +49,8 @@ SHIFTED = {"is": "Augmentation", "padding": 1, "flip": False, "cutout": 0, "cuto
 CIFAR = {"root": "data", "download": True, "augmentation": AUGMENTED, **PLAIN_DATA}
 FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None, "workers": None}
 FOLDER |= {"test_folder": None, "value_range": None, "skip_broken": False}
+HUB = {name: value for name, value in FOLDER.items() if name not in ("root", "test_folder")} | {"path": "photos"}
+HUB |= dict.fromkeys(("subset", "revision", "train_split", "val_split", "test_split", "image_column", "label_column"))
 
 # group -> option -> all its values, but for hydra's own
 TENSOR = {"is": "AGR", "granularity": "tensor"}
@@ -82,6 +84,14 @@ MEANT: dict[str, dict[str, Any]] = {
             **FOLDER,
             **PLAIN_DATA,
         },
+        "huggingface": {
+            "source": {"is": "HuggingFace", **HUB},
+            "augmentation": AUGMENTED,
+            "mean": None,
+            "std": None,
+            **HUB,
+            **PLAIN_DATA,
+        },
     },
     "label_noise": {
         "none": None,
@@ -89,6 +99,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "symmetric_inclusive": {"is": "SymmetricInclusive", **NOISE},
         "pairflip": {"is": "PairFlip", **NOISE},
         "asymmetric": {"is": "Asymmetric", "map": None, **NOISE},
+        "file": {"is": "FromFile", "path": "noise.pt", "labels": None},
     },
     "model": {
         "small_cnn": {"is": "small_cnn", "width": 32, "groups": 8},
@@ -284,6 +295,8 @@ def lines() -> list[tuple[str, ...]]:
 @pytest.mark.parametrize("line", lines(), ids=" ".join)
 def test_an_option_stands_for_these_values(line: tuple[str, ...]) -> None:
     photos = ["data.root=photos"] if "data=image_folder" in line else []
+    photos += ["data.path=photos"] if "data=huggingface" in line else []
+    photos += ["label_noise.path=noise.pt"] if "label_noise=file" in line else []
     tree, _ = composed(*line, *GIVEN, *photos)
     for group, option in (text.split("=") for text in line):
         found = tree[group]

@@ -28,6 +28,7 @@ Shape = dict[str, dict[str, list[int]]]
 THE_SAME = {
     *("name", "seed", "resume", "trust", "extractor.trust", "checkpoint.every_n_steps", "checkpoint.every_n_minutes"),
     *("alpha", "lr", "epochs"),  # which act through others: those count
+    *("data.path", "data.source.path"),  # likewise
     *("data.root", "data.source.root", "data.download", "data.source.download"),  # the data are the same by their hash
     *("data.workers", "data.source.workers", "data.cache_dir", "data.source.cache_dir", "data.eval_batch_size"),
     *("extractor.cache_dir", "regularizer.wrap._partial_", "optimizer._partial_", "scheduler._partial_"),

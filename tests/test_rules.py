@@ -70,6 +70,7 @@ SIZE = Row(
 
 BLOCKS = "a whole number >= 1 or a list [a, b, ...], each a whole number >= 1"
 HALVES = ("per_sample", "shared", "split")
+COLUMNS = ("image_column", "label_column")
 
 # options of the command line -> key -> what it must be
 RULED: dict[str, dict[str, Row]] = {
@@ -193,6 +194,12 @@ RULED: dict[str, dict[str, Row]] = {
         "data.test_folder": TEXT.or_null(),
         "data.value_range": a_list("a finite number", ("[inf]", "[a,1]"), ("[0,1]", "[-1,1]")).or_null(),
     },
+    "data=huggingface data.path=x": {
+        f"data{source}.{name}": TEXT.or_null() if name != "path" else TEXT
+        for source in ("", ".source")
+        for name in ("path", "subset", "revision", *(f"{part}_split" for part in ("train", "val", "test")), *COLUMNS)
+    },
+    "label_noise=file label_noise.path=x": {"label_noise.path": TEXT, "label_noise.labels": TEXT.or_null()},
     "label_noise=asymmetric logger=wandb model=timm optimizer=adam regularizer=sam scheduler=onecycle": {
         "label_noise.rate": SHARE,
         "label_noise.seed": whole(0, SEEDS),

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from fakes import write_cifar, write_image_folder
@@ -18,6 +19,7 @@ from runs import TINY_DDPM, TINY_UNET, stop_after, tiny_run, weights
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.sweep import expand
 from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.data.digits import Digits
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.recording.csv import read_metrics
 
@@ -78,6 +80,12 @@ def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
         write_image_folder(tmp_path, size=(32, 32))
         small = ["data.image_size=32", "data.test_folder=test", "epochs=1", "batch_size=32", *SMALL[leaf]]
         return [leaf, f"data.root={tmp_path}", f"data.cache_dir={tmp_path / 'cache'}", *small]
+    if leaf == "label_noise=file":
+        np.save(tmp_path / "labels.npy", Digits()().train.targets.roll(1))
+        return [leaf, f"label_noise.path={tmp_path / 'labels.npy'}"]
+    if option == "huggingface":
+        images = write_image_folder(tmp_path / "photos", size=(9, 8))
+        return [leaf, f"data.path={images}", "data.image_size=8", f"data.cache_dir={tmp_path / 'cache'}"]
     if "cifar" in option and group in ("data", "experiment"):
         if option.startswith("gvr_cifar10_small"):
             write_image_folder(tmp_path, size=(32, 32))

@@ -192,6 +192,44 @@ def test_without_held_out_images_there_is_nothing_to_validate(fraction: float) -
     assert (module(val_fraction=fraction).val_dataloader() == []) == (fraction == 0)
 
 
+def with_validation() -> Splits:
+    """Seven images of its own to validate on, numbered from 200 on."""
+    splits, numbers_of = noise_images(), 200 + np.arange(7)
+    images = splits.test.images[:7].clone()
+    images[:, 0, 0, 0], images[:, 0, 0, 1] = 0, torch.from_numpy(numbers_of).to(torch.uint8)
+    return dataclasses.replace(splits, val=ImageSet(images, torch.from_numpy(numbers_of % 4)))
+
+
+@pytest.mark.parametrize("most", [None, 20])
+def test_a_set_s_own_validation_part_is_validated_on_and_nothing_held_out(most: int | None) -> None:
+    data = module(with_validation, val_fraction=0.3, max_train=most, label_noise=Symmetric(0.5))
+    keeps = fitted(data, epochs=1)
+    assert shown(keeps.val_batches) == list(range(200, 207))
+    assert torch.cat([batch.target for batch in keeps.val_batches]).tolist() == [n % 4 for n in range(200, 207)]
+    assert len(set(shown(keeps.epoch(0)))) == (most or 60) and shown(keeps.test_batches) == list(range(TEST, TEST + 23))
+    assert [n for batch in data.held_out(torch.device("cpu")) for n in numbers(batch.views[0])] == list(range(200, 207))
+    assert data.sizes == {"train": most or 60, "val": 7, "test": 23}
+
+
+def test_without_validation_a_set_s_own_part_is_left_alone() -> None:
+    data = module(with_validation, val_fraction=0)
+    assert data.val_dataloader() == [] and data.sizes == {"train": 60, "val": 0, "test": 23}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"targets": torch.full((7,), 4)}, "val.targets run from 4 to 4"),
+        ({"images": torch.zeros(7, 3, 5, 6, dtype=torch.uint8)}, r"the validation images \(3, 5, 6\)"),
+    ],
+)
+def test_a_validation_part_that_does_not_fit_is_told(change: dict[str, Tensor], words: str) -> None:
+    splits = with_validation()
+    assert splits.val is not None
+    with pytest.raises(UserError, match=words):
+        module(lambda: dataclasses.replace(splits, val=dataclasses.replace(splits.val, **change)))
+
+
 # --- sets without official parts
 
 

@@ -14,8 +14,8 @@ from gvr_lightning.checkpoint import Loaded
 from gvr_lightning.data.batches import ImageReader
 from gvr_lightning.data.broken import REPLACE, Broken, broken_line
 from gvr_lightning.data.decode import counted
+from gvr_lightning.data.image_files import image_files
 from gvr_lightning.data.image_folder import LEFT_OUT
-from gvr_lightning.data.listing import image_files
 from gvr_lightning.errors import UserError
 from gvr_lightning.files import as_text, atomic
 

@@ -12,7 +12,7 @@ from typing import Any
 LABELS = ("name", "resume", "trust", "extractor.trust", "logger.sweep")  # the sweep's folder has the time in it
 
 # Where data lies, and how it is fetched and held: names of keys below ``data``.
-MAY_MOVE = ("root", "cache_dir", "workers", "download", "on_device", "eval_batch_size")
+MAY_MOVE = ("root", "path", "cache_dir", "workers", "download", "on_device", "eval_batch_size")
 
 # Of a run that goes on: with another one of these it would be another run.
 FIXED = ("model", "data", "label_noise", "seed", "batch_size", "task._target_", "task.noise", "parameters")
@@ -30,7 +30,11 @@ BOOKKEEPING = (
     *("data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 )
-PLACES = ("*.root",)  # where the data lies, which says nothing if each source has given the same data
+PLACES = (
+    "*.root",
+    "data.path",
+    "data.source.path",
+)  # where the data lies, which says nothing if each source has given the same data
 
 # Config groups and keys that methods are compared within.
 SETTING = ("task", "data", "model", "label_noise", "batch_size", "protocol")

@@ -1,8 +1,7 @@
-"""Image files that cannot be decoded: what is said of them, the first with its reason, and how many there are."""
+"""Images that cannot be decoded: what is said of them, the first with its reason, and how many there are."""
 
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +12,9 @@ REPLACE = "replace or remove what is broken"
 
 
 class Broken(NamedTuple):
-    """A file and what is wrong with it."""
+    """An image, as text where it lies, and what is wrong with it."""
 
-    path: Path
+    image: object
     reason: str
 
 
@@ -25,21 +24,22 @@ def reason_of(error: Exception) -> str:
 
     if isinstance(error, Image.DecompressionBombError):
         return "it has more than 178 megapixels, which is taken for an attack: scale it down before"
-    return " ".join(str(error).split()) or type(error).__name__
+    said = re.sub(r" <_io\.BytesIO .*?>", "", " ".join(str(error).split()))  # an image within another file
+    return said or type(error).__name__
 
 
 def broken_line(broken: Sequence[Broken], way_out: str = REPLACE, others: int | None = None) -> str:
-    """One line on some files.
+    """One line on some images.
 
     Args:
-        broken: the files.
+        broken: the images.
         way_out: what to do about them.
         others: how many there are beside the first, if not all are known.
     """
     first, n = broken[0], len(broken) - 1 if others is None else others
-    line = f"{first.path} cannot be decoded ({first.reason})"
+    line = f"{first.image} cannot be decoded ({first.reason})"
     if n:
-        names = [str(one.path) for one in broken[1:NAMED]] + ["..."] * (n > NAMED - 1)
+        names = [str(one.image) for one in broken[1:NAMED]] + ["..."] * (n > NAMED - 1)
         listed = f" ({', '.join(names)})" if len(broken) > 1 else ""
         line += f", nor can {n} other image{'s' if n > 1 else ''}{listed}"
     return f"{line}: {way_out}" if way_out and not _ADVICE.search(line) else line

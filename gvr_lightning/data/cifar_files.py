@@ -88,6 +88,25 @@ class _Array:
         return self
 
 
+def array_of(*state: Any) -> _Array:
+    """What stands for numpy's function that makes arrays of the buffers of protocol 5."""
+    return _Array().fill(*state)
+
+
+def plain(value: Any) -> Any:
+    """A value of what was built, an array as numpy's."""
+    return value.values if isinstance(value, _Array) else value
+
+
+# What numpy calls what its arrays are pickled by, before version 2, and what is built instead: whole numbers alone.
+STAND_INS: dict[tuple[str, str], Any] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,
+    ("numpy.core.numeric", "_frombuffer"): array_of,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _DType,
+}
+
+
 class _Unpickler(pickle._Unpickler):
     """Builds integer arrays and plain containers, nothing else: a pickle can have any function called on loading.
 
@@ -98,13 +117,7 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, raw: bytes) -> None:
         super().__init__(io.BytesIO(raw), encoding="bytes")
         self.left = LARGEST  # characters that may be encoded
-        self.known: dict[tuple[str, str], Any] = {
-            ("numpy.core.multiarray", "_reconstruct"): _Array,
-            ("numpy.core.numeric", "_frombuffer"): lambda *state: _Array().fill(*state),  # of protocol 5
-            ("numpy", "ndarray"): _Array,
-            ("numpy", "dtype"): _DType,
-            ("_codecs", "encode"): self._encode,
-        }
+        self.known: dict[tuple[str, str], Any] = {**STAND_INS, ("_codecs", "encode"): self._encode}
 
     def find_class(self, module: str, name: str) -> Any:
         known = (module.replace("numpy._core.", "numpy.core."), name)  # its name since numpy 2
@@ -147,7 +160,7 @@ def unpickle(path: Path, raw: bytes) -> dict[str, Any]:
         raise UserError(f"{path} is damaged ({type(error).__name__}: {error}): put it there again") from error
     if not isinstance(content, dict):
         raise UserError(f"{path} is no CIFAR file: it holds a {type(content).__name__}, not a dictionary")
-    return {_text(key): value.values if isinstance(value, _Array) else value for key, value in content.items()}
+    return {_text(key): plain(value) for key, value in content.items()}
 
 
 def _text(key: Any) -> str:

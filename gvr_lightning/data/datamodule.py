@@ -15,7 +15,7 @@ from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
-from gvr_lightning.data.label_noise import LabelNoise, mislabelled
+from gvr_lightning.data.mislabelling import Mislabelling, mislabelled
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, permutation, uniform
@@ -26,8 +26,8 @@ ORDER, VIEW, SUBSET, PLAIN = range(4)  # what a random number is for, so that no
 class ViewsDataModule(LightningDataModule):
     """Train, validation and test images as batches of augmented views.
 
-    The validation part is held out of the training images, by a draw that does not depend on the seed; the test images
-    are touched by ``trainer.test`` alone.
+    The validation part is the data set's own, or held out of the training images, by a draw that does not depend on the
+    seed; the test images are touched by ``trainer.test`` alone.
 
     Args:
         source: () -> :class:`Splits`.
@@ -35,7 +35,7 @@ class ViewsDataModule(LightningDataModule):
         views: how many a training sample yields.
         batch_size: samples a training step, of all processes together.
         seed: of the order, the augmentation and the subsets.
-        val_fraction: of the training images, held out; 0 for none.
+        val_fraction: of the training images, held out, where the set has no validation part; 0: no validation.
         max_train: train on that many of the rest only, None for all.
         mean: of each channel in [0, 1], or one for all; None: that of the training images.
         std: likewise.
@@ -59,7 +59,7 @@ class ViewsDataModule(LightningDataModule):
         eval_augmentation: Callable[..., list[Tensor]] | None = None,
         eval_batch_size: int = 500,
         on_device: bool = True,
-        label_noise: LabelNoise | None = None,
+        label_noise: Mislabelling | None = None,
     ) -> None:
         super().__init__()
         self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
@@ -80,7 +80,10 @@ class ViewsDataModule(LightningDataModule):
         self.splits = require_whole(self.source())
         train, test = self.splits.train, self.splits.test
         n = len(train.targets)
-        self.train_index, self.val_index = held_out(n, self.val_fraction, self.max_train)
+        own = self.splits.val if self.val_fraction else None
+        self.train_index, self.val_index = held_out(n, self.val_fraction if own is None else 0.0, self.max_train)
+        if own is not None:
+            self.val_index = torch.arange(len(own.targets))
         self.test_index = torch.arange(len(test.targets))
         self.num_classes = len(self.splits.classes)
         self.noise_record: dict[str, Any] | None = None  # what the label noise did, for summary.json
@@ -110,7 +113,7 @@ class ViewsDataModule(LightningDataModule):
         return IndexLoader(order, len(self.train_index), self.batch_size, start)
 
     def val_dataloader(self) -> IndexLoader | list[Any]:
-        """The held-out training samples, in order; nothing without any."""
+        """The validation samples, in order; nothing without any."""
         return self._in_order(self.val_index) if len(self.val_index) else []
 
     def test_dataloader(self) -> IndexLoader:
@@ -132,7 +135,7 @@ class ViewsDataModule(LightningDataModule):
         if self._trainer.training:
             return self._train_batch(batch, self._trainer.current_epoch, self._trainer.lightning_module.accumulate)
         mine, _ = rows_here(batch, 1, *rank_and_size())
-        return self._eval_batch(mine, self._splits.test if self._trainer.testing else self._splits.train)
+        return self._eval_batch(mine, self._splits.test if self._trainer.testing else self._validated)
 
     def _train_batch(self, index: Tensor, epoch: int, micro_batches: int = 1) -> Batch:
         mine, shards = rows_here(index, micro_batches, *rank_and_size())
@@ -177,7 +180,7 @@ class ViewsDataModule(LightningDataModule):
         """The validation images as the test has its own: this process's part of each batch, on a device."""
         for index in self.val_dataloader():
             mine, _ = rows_here(index.to(device), 1, *rank_and_size())
-            yield self._eval_batch(mine, self._splits.train)
+            yield self._eval_batch(mine, self._validated)
 
     def _in_order(self, index: Tensor) -> IndexLoader:
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)
@@ -236,6 +239,12 @@ class ViewsDataModule(LightningDataModule):
     def left_out(self) -> tuple[str, ...]:
         """Files of the data set that are broken."""
         return self._splits.left_out
+
+    @property
+    def _validated(self) -> ImageSet:
+        """What validation's sample numbers are of."""
+        own = self._splits.val if self.val_fraction else None
+        return self._splits.train if own is None else own
 
     @property
     def _splits(self) -> Splits:

@@ -1,5 +1,6 @@
-"""Decodes image files in parallel into one array."""
+"""Decodes images in parallel into one array."""
 
+import io
 import os
 import sys
 import time
@@ -7,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 from rich.progress import MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -25,15 +26,22 @@ Size = int | Sequence[int] | None  # of images: a square's sides, height and wid
 _CHUNK = 64  # files a thread takes at a time
 
 
-def decode_image(path: Path, channels: int, image_size: Size, value_range: Range | None = None) -> np.ndarray:
-    """The pixels of a file, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to it.
+class Encoded(Protocol):
+    """An image as the bytes of its file, which may lie in another one; a path is one. As text it is what errors say."""
+
+    def read_bytes(self) -> bytes:
+        """Those of its file."""
+
+
+def decode_image(encoded: Encoded, channels: int, image_size: Size, value_range: Range | None = None) -> np.ndarray:
+    """The pixels of an image, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to it.
 
     A single number is that of a square's sides, two are the height and the width. ``value_range`` is that of the data
     set's images of more than 8 bits.
     """
     from PIL import Image, ImageOps
 
-    with Image.open(path) as file:
+    with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded.read_bytes())) as file:
         image: Image.Image = file
         if file.getexif().get(0x0112, 1) != 1:  # the orientation
             image = ImageOps.exif_transpose(file)
@@ -75,27 +83,27 @@ def _resize_and_crop(image: "Image.Image", height: int, width: int) -> "Image.Im
 
 
 def first_readable(
-    paths: Sequence[Path], channels: int, value_range: Range | None = None
-) -> tuple[Path, tuple[int, ...]]:
-    """The first file that can be decoded, and its shape (C, H, W)."""
+    images: Sequence[Encoded], channels: int, value_range: Range | None = None
+) -> tuple[Encoded, tuple[int, ...]]:
+    """The first image that can be decoded, and its shape (C, H, W)."""
     broken: Broken | None = None
-    for path in paths:
+    for encoded in images:
         try:
-            return path, decode_image(path, channels, None, value_range).shape
+            return encoded, decode_image(encoded, channels, None, value_range).shape
         except Exception as error:  # `decode_all` names it
-            broken = broken or Broken(path, reason_of(error))
+            broken = broken or Broken(encoded, reason_of(error))
     assert broken is not None, "there is at least one"
-    raise UserError(broken_line([broken], others=len(paths) - 1))
+    raise UserError(broken_line([broken], others=len(images) - 1))
 
 
 def decode_all(
-    paths: Sequence[Path],
+    images: Sequence[Encoded],
     out: np.ndarray,
     image_size: Size,
     workers: int | None,
     value_range: Range | None = None,
 ) -> dict[int, Broken]:
-    """Decode every file into ``out``, uint8 (N, C, H, W).
+    """Decode every image into ``out``, uint8 (N, C, H, W).
 
     Raises `UserError` at once for one of another size than ``out``.
 
@@ -107,35 +115,35 @@ def decode_all(
         broken = {}
         for i in chunk:
             try:
-                pixels = decode_image(paths[i], out.shape[1], image_size, value_range)
+                pixels = decode_image(images[i], out.shape[1], image_size, value_range)
             except Exception as error:  # on damaged files Pillow raises nearly anything
-                broken[i] = Broken(paths[i], reason_of(error))
+                broken[i] = Broken(images[i], reason_of(error))
                 continue
             if pixels.shape != out.shape[1:]:
-                raise UserError(_sizes_line(paths, paths[i], pixels.shape, value_range))
+                raise UserError(_sizes_line(images, images[i], pixels.shape, value_range))
             out[i] = pixels
         return broken
 
-    return {i: one for some in in_chunks("decoding", paths, decode_some, workers) for i, one in some.items()}
+    return {i: one for some in in_chunks("decoding", images, decode_some, workers) for i, one in some.items()}
 
 
-def _sizes_line(paths: Sequence[Path], path: Path, shape: tuple[int, ...], value_range: Range | None) -> str:
-    first, expected = first_readable(paths, shape[0], value_range)
-    sizes = f"{first} is {expected[2]}x{expected[1]}, {path} is {shape[2]}x{shape[1]}"
+def _sizes_line(images: Sequence[Encoded], other: Encoded, shape: tuple[int, ...], value_range: Range | None) -> str:
+    first, expected = first_readable(images, shape[0], value_range)
+    sizes = f"{first} is {expected[2]}x{expected[1]}, {other} is {shape[2]}x{shape[1]}"
     return f"the images differ in size ({sizes}): set data.image_size"
 
 
-def in_chunks(label: str, paths: Sequence[Path], work: Callable[[range], T], workers: int | None) -> list[T]:
-    """The results, in order, of ``work`` on consecutive ranges of the paths' indices, in threads; with a progress bar.
+def in_chunks(label: str, images: Sequence[object], work: Callable[[range], T], workers: int | None) -> list[T]:
+    """The results, in order, of ``work`` on consecutive ranges of the images' numbers, in threads; with a progress bar.
 
     Threads, not processes: decoding releases the interpreter for all but the smallest images, a forked process may not
     hold a GPU, and a spawned one imports torch first.
     """
-    chunks = [range(len(paths))[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
+    chunks = [range(len(images))[start : start + _CHUNK] for start in range(0, len(images), _CHUNK)]
     pool = ThreadPoolExecutor(workers or cores())
     results = []
     try:
-        with counted(label, len(paths)) as advance:
+        with counted(label, len(images)) as advance:
             for chunk, result in zip(chunks, pool.map(work, chunks), strict=True):
                 results.append(result)
                 advance(len(chunk))

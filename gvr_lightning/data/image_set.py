@@ -23,7 +23,7 @@ class ImageSet:
 
 @dataclass(frozen=True)
 class Splits:
-    """A data set: its two official parts, its class names, and the sha256 of its content in hex."""
+    """A data set: its official parts, its class names, and the sha256 of its content in hex."""
 
     train: ImageSet
     test: ImageSet
@@ -32,6 +32,7 @@ class Splits:
     usual_names: tuple[str, ...] = ()  # of the classes, whatever its files call them, where the data set is a known one
     left_out: tuple[str, ...] = ()  # files that are broken
     value_range: tuple[float, float] | None = None  # what became 0 to 255, of images of more than 8 bits
+    val: ImageSet | None = None  # for validation; None: training images are held out
 
 
 def require_whole(splits: object) -> Splits:
@@ -42,12 +43,15 @@ def require_whole(splits: object) -> Splits:
     """
     if not isinstance(splits, Splits):
         raise UserError(f"data.source: gives a {type(splits).__name__}, not gvr_lightning.data.image_set.Splits")
-    for part in ("train", "test"):
-        if complaint := _complaint(getattr(splits, part), len(splits.classes)):
-            raise UserError(f"data.source: {part}.{complaint}")
-    shapes = [tuple(getattr(splits, part).images.shape[1:]) for part in ("train", "test")]
-    if shapes[0] != shapes[1]:
-        raise UserError(f"data.source: the training images are {shapes[0]} and the test images {shapes[1]} (C, H, W)")
+    parts = {"train": splits.train, "test": splits.test} | ({} if splits.val is None else {"val": splits.val})
+    for name, part in parts.items():
+        if complaint := _complaint(part, len(splits.classes)):
+            raise UserError(f"data.source: {name}.{complaint}")
+    shapes = {name: tuple(part.images.shape[1:]) for name, part in parts.items()}
+    for name, title in (("test", "test"), ("val", "validation")):
+        if shapes.get(name, shapes["train"]) != shapes["train"]:
+            both = f"the training images are {shapes['train']} and the {title} images {shapes[name]}"
+            raise UserError(f"data.source: {both} (C, H, W)")
     if not isinstance(splits.hash, str):
         raise UserError("data.source: hash is the sha256 of the content, as text (image_set.content_hash)")
     return splits

@@ -1,28 +1,26 @@
-"""Label noise: labels that are wrong on purpose. Imports torch only.
+"""Label noise that is drawn: labels that are wrong on purpose. Imports torch only.
 
 Drawn once from the true labels of the samples that are trained on, by a seed of its own: the same for every seed of the
 run, on every process and after a resume. Validation and test labels stay as they are. With one seed, the samples that
 are mislabelled at 20% are among those at 40%.
 """
 
-import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from gvr_lightning.data.confusions import usual_partners
-from gvr_lightning.data.image_set import ImageSet, Splits
+from gvr_lightning.data.mislabelling import Mislabelling
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, permutation, uniform
 
 WHICH, WHAT = 101, 102  # what a random number is for: which samples, and what label
 
 
-class LabelNoise(ABC):
+class LabelNoise(Mislabelling):
     """Gives exactly round(rate * n) of the n samples that it may change another draw of their label.
 
     Args:
@@ -32,8 +30,6 @@ class LabelNoise(ABC):
     Raises:
         UserError: for a rate out of range.
     """
-
-    kind: str  # its name in summary.json
 
     def __init__(self, rate: float = 0.4, seed: int = 0) -> None:
         if not 0 <= rate <= 1:
@@ -60,18 +56,9 @@ class LabelNoise(ABC):
         noisy[rows] = self.change(targets[rows], drawn, classes)
         return noisy
 
-    def record(self, true: Tensor, noisy: Tensor) -> dict[str, Any]:
-        """What it did, for summary.json: what was asked for, what came of it, and a hash of the noisy labels."""
-        wrong = int((noisy != true).sum())
-        return {
-            "kind": self.kind,
-            "rate": self.rate,
-            "seed": self.seed,
-            "wrong": wrong,
-            "of": len(true),
-            "actual_rate": wrong / len(true),
-            "hash": hashlib.sha256(noisy.numpy().tobytes()).hexdigest(),
-        }
+    def told(self) -> dict[str, Any]:
+        """What was asked for."""
+        return {"rate": self.rate, "seed": self.seed}
 
     def changeable(self, targets: Tensor, classes: Sequence[str]) -> Tensor:
         """Which samples may be changed, bool (n,): all."""
@@ -146,16 +133,6 @@ class Asymmetric(LabelNoise):
         for given, other in pairs.items():
             partners[_number(given, classes)] = _number(other, classes)
         return partners
-
-
-def mislabelled(splits: Splits, index: Tensor, noise: LabelNoise) -> tuple[Splits, dict[str, Any]]:
-    """The same data with noisy labels for the training samples of these numbers, and what the noise did."""
-    train = splits.train
-    true = train.targets[index]
-    noisy = noise(true, index, splits.usual_names or splits.classes)
-    targets = train.targets.clone()
-    targets[index] = noisy
-    return replace(splits, train=ImageSet(train.images, targets)), noise.record(true, noisy)
 
 
 def _number(name: str | int, classes: Sequence[str]) -> int:

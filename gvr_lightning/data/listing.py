@@ -1,66 +1,44 @@
-"""Which image files a folder holds, and whether they are the same as last time."""
+"""Which image files a data set's folder holds, and whether they are the same as last time."""
 
 import hashlib
-import io
 import os
 from collections import Counter
 from collections.abc import Collection
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
-from gvr_lightning.data.decode import in_chunks
-from gvr_lightning.data.depth import Range, full_range, is_deep, values
+from gvr_lightning.data.contents import read_all
+from gvr_lightning.data.image_files import ImageFile, image_files
+from gvr_lightning.data.layouts import Layout, annotations, class_folders, find_layout, others, readable
 from gvr_lightning.errors import UserError
-
-DEEP = (".png", ".pgm", ".tif", ".tiff")  # formats whose grey may have more than 8 bits
-EXTENSIONS = (
-    *DEEP,
-    *(
-        ".jpg",
-        ".jpeg",
-        ".jpe",
-        ".jfif",
-        ".ppm",
-        ".pbm",
-        ".pnm",
-        ".bmp",
-        ".dib",
-        ".gif",
-        ".webp",
-        ".jp2",
-        ".tga",
-        ".avif",
-    ),
-)
-
-
-class ImageFile(NamedTuple):
-    """A file: its path below the root, with slashes, and what the system says of it."""
-
-    name: str
-    size: int
-    mtime_ns: int
-    ctime_ns: int  # unlike the mtime it cannot be set back
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The image files of a root, train before test, in each by class and then by name; targets int64 (N,)."""
+    """The image files of a layout: train, test, validation, in each by class and then by name; targets int64 (N,)."""
 
-    root: Path
+    layout: Layout
     classes: tuple[str, ...]
     files: list[ImageFile]
     targets: np.ndarray
-    num_train: int
+    counts: tuple[int, int, int]  # files of training, of the test and of validation
     left_out: Counter[str]  # files that are no images, by ending
 
-    def paths(self) -> list[Path]:
+    @property
+    def root(self) -> Path:
+        """What the files' names are below."""
+        return self.layout.root
+
+    @property
+    def images(self) -> list[Path]:
         """Where the files are."""
         return [self.root / file.name for file in self.files]
+
+    def name(self, number: int) -> str:
+        """Of a file, below the root."""
+        return self.files[number].name
 
     def endings(self) -> Counter[str]:
         """How many files have which ending."""
@@ -71,28 +49,21 @@ class Listing:
         digest = hashlib.sha256(os.fsencode(os.path.realpath(self.root)))
         for file in self.files:
             digest.update(os.fsencode(f"\n{file.name}\0{file.size} {file.mtime_ns} {file.ctime_ns}"))
-        return digest.hexdigest()
+        return self._labelled(digest)
 
     def content(self, workers: int | None) -> tuple[str, int]:
-        """A hash of the files' names and of what is in them, and the top of the range of images of more than 8 bits.
-
-        The latter is 0 without any, and where none of the usual ranges holds them. Raises `UserError` for a file that
-        cannot be read.
-        """
-        paths = self.paths()
-
-        def read_some(chunk: range) -> list[tuple[bytes, Range | None]]:
-            try:
-                return [_look(paths[i]) for i in chunk]
-            except OSError as error:
-                raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-
-        found = [one for some in in_chunks("reading", paths, read_some, workers) for one in some]
+        """A hash of the files' names and of what is in them, and the top of the range of images of more than 8 bits."""
+        contents, top = read_all(self.images, workers)
         digest = hashlib.sha256()
-        for file, (content, _) in zip(self.files, found, strict=True):
+        for file, content in zip(self.files, contents, strict=True):
             digest.update(os.fsencode(file.name) + b"\0" + content)
-        deep = full_range([values for _, values in found if values is not None])
-        return digest.hexdigest(), int(deep[1]) if deep else 0
+        return self._labelled(digest), top
+
+    def require_unchanged(self) -> None:
+        """Raises `UserError` if the files are others by now."""
+        now = _list(self.layout)
+        if now.files != self.files or not np.array_equal(now.targets, self.targets):
+            raise UserError(f"files in {self.root} changed while they were read: start again")
 
     def require_classes(self, broken: Collection[int]) -> None:
         """Raises `UserError` if of a class folder all files, given by their numbers, are left out."""
@@ -107,95 +78,54 @@ class Listing:
         """When the last change to a file was, in nanoseconds."""
         return max(max(file.mtime_ns, file.ctime_ns) for file in self.files)
 
-
-def _look(path: Path) -> tuple[bytes, Range | None]:
-    """The hash of a file, and its values' range where it is deep; what cannot be decoded is named later."""
-    from PIL import Image
-
-    raw = path.read_bytes()
-    if path.suffix.lower() in DEEP:
-        with suppress(Exception), Image.open(io.BytesIO(raw)) as image:
-            if is_deep(image):
-                return hashlib.sha256(raw).digest(), values(image)
-    return hashlib.sha256(raw).digest(), None
+    def _labelled(self, digest: "hashlib._Hash") -> str:
+        """With the classes, where a file's name does not say which is its own."""
+        if self.layout.annotated:
+            digest.update(self.targets.tobytes())
+        return digest.hexdigest()
 
 
-def list_images(root: Path, test: str = "test") -> Listing:
-    """Find ``root/train/<class>/**`` and ``root/test/<class>/**``, or another folder with the test images.
+def list_images(root: Path, test: str | None = None) -> Listing:
+    """The images of a folder, with the test images in a folder of this name, or of the usual ones.
 
-    Raises `UserError` for a part that is missing, for none or empty class folders, and for a test class that training
-    lacks.
+    Raises `UserError` for a part that is missing, for none or empty class folders, and for a class of the test or of
+    validation that training lacks.
     """
-    if not root.is_dir():
-        raise UserError(f"there is no folder {root}: set data.root to the one with train/<class>/ and test/<class>/")
-    classes, test_classes = (_class_names(root, part) for part in ("train", test))
-    if extra := sorted(set(test_classes) - set(classes)):
-        raise UserError(f"{root / test / extra[0]} has no class folder of that name in {root / 'train'}")
-    files: list[ImageFile] = []
-    targets: list[int] = []
-    left_out: Counter[str] = Counter()
-    for part, names in (("train", classes), (test, test_classes)):
-        for name in names:
-            found = sorted(image_files(root / part / name, f"{part}/{name}", left_out))
-            if not found:
-                raise UserError(f"there is no image in the class folder {root / part / name}: add some or remove it")
-            files += found
-            targets += [classes.index(name)] * len(found)
-    num_train = sum(file.name.startswith("train/") for file in files)
-    return Listing(root, tuple(classes), files, np.array(targets, dtype=np.int64), num_train, left_out)
+    return _list(find_layout(root, test))
 
 
-def _class_names(root: Path, part: str) -> list[str]:
-    """The names of the class folders, sorted."""
-    folder = root / part
-    try:
-        with os.scandir(folder) as entries:
-            names = sorted(entry.name for entry in entries if entry.is_dir() and not entry.name.startswith("."))
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise UserError(f"there is no folder {folder}: {_instead(root, part)}") from error
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-    if not names:
-        raise UserError(f"there is no class folder in {folder}: put its images into {folder}/<class>/")
-    return names
+def _list(layout: Layout) -> Listing:
+    classes, left_out = class_folders(layout, layout.train), Counter[str]()
+    files, targets, counts = [], [], []
+    for part in (layout.train, layout.test, layout.val):
+        found = _of_part(layout, part, classes, left_out) if part else []
+        files += [file for _, file in found]
+        targets += [label for label, _ in found]
+        counts.append(len(found))
+    numbers = np.array(targets, dtype=np.int64)
+    return Listing(layout, readable(layout.root, classes), files, numbers, (counts[0], counts[1], counts[2]), left_out)
 
 
-def _instead(root: Path, part: str) -> str:
-    """What to do about a part that is missing."""
-    others = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name not in ("train", part))
-    if part != "train" and others:
-        named = " or ".join(f"data.test_folder={name}" for name in others[:3])
-        return f"to test on the images of another one, set {named}"
-    return "an image folder has train/<class>/ and test/<class>/; docs/pages/tutorial.md divides one that has neither"
-
-
-def image_files(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:
-    """The image files anywhere below a folder, links followed; hidden ones are left out, and others counted.
-
-    Args:
-        folder: where to look.
-        name: of the folder in the files' names, "" to leave it out.
-        left_out: gains the files that are no images, by ending.
-    """
-    found, above = [], f"{name}/" if name else ""
-    try:
-        with os.scandir(folder) as entries:
-            visible = [entry for entry in entries if not entry.name.startswith(".")]
-        for entry in visible:
-            if entry.is_dir():
-                found += image_files(entry.path, f"{above}{entry.name}", left_out)
-            elif not entry.is_file() and entry.name.lower().endswith(EXTENSIONS) and not _dangling(entry):
-                left_out["pipe or device"] += 1
-            elif not entry.name.lower().endswith(EXTENSIONS):
-                left_out[os.path.splitext(entry.name)[1].lower() or "no ending"] += 1
-            else:
-                stat = entry.stat()
-                found.append(ImageFile(f"{above}{entry.name}", stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
-    except OSError as error:
-        raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
-    return found
-
-
-def _dangling(entry: "os.DirEntry[str]") -> bool:
-    """Whether it is a link to nothing, which is said as a file that cannot be read."""
-    return entry.is_symlink() and not os.path.exists(entry.path)
+def _of_part(layout: Layout, part: str, classes: list[str], left_out: Counter[str]) -> list[tuple[int, ImageFile]]:
+    """The files of a part, each with its class's number, in order."""
+    folder = layout.root / part
+    if part in layout.annotated:
+        below = folder / "images"
+        labels = annotations(folder, classes)
+        found = {Path(file.name).name: file for file in image_files(below, f"{part}/images", left_out)}
+        if strange := sorted(set(found) ^ set(labels)):
+            where = "is not in val_annotations.txt" if strange[0] in found else "is missing, which it names"
+            raise UserError(f"{below / strange[0]} {where}: add it or remove it there")
+        return sorted((classes.index(labels[name]), file) for name, file in found.items())
+    names = classes if part == layout.train else class_folders(layout, part)
+    if extra := sorted(set(names) - set(classes)):
+        instead = "" if set(names) & set(classes) else others(layout.root, layout.train, part)
+        line = f"{folder / extra[0]} has no class folder of that name in {layout.root / layout.train}"
+        raise UserError(line + (f"; {instead}" if instead else ""))
+    files = []
+    for name in names:
+        of_class = sorted(image_files(folder / name, f"{part}/{name}", left_out))
+        if not of_class:
+            raise UserError(f"there is no image in the class folder {folder / name}: add some or remove it")
+        files += [(classes.index(name), file) for file in of_class]
+    return files
