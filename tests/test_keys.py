@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 SGD = ["epochs=2"]
 GVR = ["regularizer=gvr", "alpha=1"]
 ROWS = ["regularizer=gvr", "alpha=1", "regularizer.penalty.subset=4"]
+NORMALISED = ["regularizer=gvr_normalised", "alpha=1"]
 STAGE = ["regularizer=gvr_last_stage", "alpha=1"]
 SAM = ["regularizer=sam", "lr=0.1"]
 CUT = ["data.augmentation.cutout=3", "data.augmentation.cutout_prob=0.5"]
@@ -76,6 +77,10 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "regularizer.penalty.subset": [(GVR, "regularizer.penalty.subset=4"), (STAGE, "regularizer.penalty.subset=4")],
     "regularizer.penalty.shared": [(ROWS, "regularizer.penalty.shared=true")],
     "regularizer.penalty.per_sample": [(GVR, "regularizer.penalty.per_sample=true")],
+    "regularizer.penalty.whole_batch": [(NORMALISED, "regularizer.penalty.whole_batch=true")],
+    "regularizer.penalty.eps": [(NORMALISED, "regularizer.penalty.eps=1")],
+    "regularizer.penalty.detach": [(["regularizer=gvr_label_free", "alpha=1"], "regularizer.penalty.detach=true")],
+    "regularizer.penalty.fisher": [(["regularizer=gvr_one_view", "alpha=1"], "regularizer.penalty.fisher=true")],
     "regularizer.penalty.smoothing": [(["regularizer=label_smoothing"], "regularizer.penalty.smoothing=0.4")],
     "regularizer.wrap": [(SGD, "regularizer.wrap={_target_: gvr_lightning.AGR, _partial_: true}")],
     "regularizer.wrap.rho": [(SAM, "regularizer.wrap.rho=0.5"), (["regularizer=sam_agr"], "regularizer.wrap.rho=0.5")],

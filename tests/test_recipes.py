@@ -122,6 +122,22 @@ MEANT: dict[str, dict[str, Any]] = {
         "gvr": {"views": 2, "penalty": GVR, "wrap": None},
         "gvr_split": {"views": 1, "penalty": {**GVR, "split": True}, "wrap": None},
         "gvr_per_sample": {"views": 2, "penalty": {**GVR, "per_sample": True}, "wrap": None},
+        "gvr_normalised": {
+            "views": 2,
+            "penalty": {"is": "NormalisedGradientVariance", "alpha": ALPHA, "whole_batch": False, "eps": 1e-8},
+            "wrap": None,
+        },
+        "gvr_label_free": {
+            "views": 2,
+            "penalty": {"is": "LabelFreeGradientVariance", "alpha": ALPHA, "detach": False},
+            "wrap": None,
+        },
+        "gvr_one_view": {
+            "views": 1,
+            "penalty": {"is": "OneViewGradientVariance", "alpha": ALPHA, "fisher": False},
+            "wrap": None,
+        },
+        "feature_norm": {"views": 1, "penalty": {"is": "FeatureNorm", "alpha": ALPHA}, "wrap": None},
         "gvr_last_stage": {
             "views": 2,
             "penalty": {**GVR, "layers": "last_stage", "subset": 32, "shared": True},

@@ -163,6 +163,7 @@ METHODS = {
     "gvr": ["regularizer=gvr", "regularizer.penalty.subset=8", "scheduler=onecycle"],
     "agr": ["regularizer=agr", "optimizer=adamw", "scheduler=cosine", "scheduler.interval=step"],
     "gvr_split": ["regularizer=gvr_split", "scheduler=warmup", "scheduler.warmup_steps=4"],
+    "gvr_one_view": ["regularizer=gvr_one_view", "scheduler=onecycle"],
     "ddpm": [*TINY_DDPM, "extractor=none", "regularizer=gvr_agr", "optimizer=adan"],
     "ddpm_acprop": [*TINY_DDPM, "extractor=none", "regularizer=agr", "optimizer=acprop", "model.dropout=0.3"],
     "sam": ["regularizer=sam", "scheduler=cosine"],
