@@ -21,6 +21,7 @@ GIVEN = [f"lr={LR}", f"alpha={ALPHA}", f"epochs={EPOCHS}", f"seed={SEED}", "name
 NONE = {"is": "NoPenalty"}
 GVR = {"is": "GradientVariance", "alpha": ALPHA, "layers": "head", "subset": None}
 GVR |= {"shared": False, "per_sample": False, "split": False}
+ALWAYS = {"alpha_from": None, "alpha_until": None, "alpha_ramp": None}  # of every regularizer
 SAM = {"rho": 0.05, "adaptive": False}
 UNET = {"is": "unet", "head_dim": None, "weights": None}
 ADAM = {"lr": LR, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
@@ -244,6 +245,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "efficientnet": {"is": "efficientnet", "size": 128},
     },
 }
+MEANT["regularizer"] = {name: meant | ALWAYS for name, meant in MEANT["regularizer"].items()}
 GENERATION = {"num_images": 360, "grid": 64, "every_n_epochs": 50, "score_every_n_epochs": 0, "batch_size": 500}
 GENERATION |= {"bf16": False, "splits": 10, "allow_few": False}
 OWN_LR = {"sgd": 0.02, "adam": 0.001, "adamw": 0.001, "adan": 0.001, "rmsprop": 0.001, "acprop": 0.001}
@@ -362,7 +364,7 @@ def published(data: str, regularizer: str, noise: bool) -> tuple[Tree, Tree]:
     values |= {"task": MEANT["task"]["classification"]}
     if regularizer == "gvr_published":
         penalty = {"is": "PublishedGradientVariance", "alpha": 0.01, "subset": 32}
-        values |= {"regularizer": {"views": 2, "penalty": penalty, "wrap": None}}
+        values |= {"regularizer": {"views": 2, "penalty": penalty, "wrap": None, **ALWAYS}}
     else:
         values |= {"regularizer": MEANT["regularizer"][regularizer]}
     return options, values

@@ -223,8 +223,12 @@ RULED: dict[str, dict[str, Row]] = {
     "optimizer=adan": {"optimizer.no_prox": FLAG},
     "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
     "regularizer=gvr_normalised": {"regularizer.penalty.whole_batch": FLAG, "regularizer.penalty.eps": POSITIVE},
-    "regularizer=gvr_label_free": {"regularizer.penalty.detach": FLAG},
-    "regularizer=gvr_one_view": {"regularizer.penalty.fisher": FLAG},
+    "regularizer=gvr_label_free": {"regularizer.penalty.detach": FLAG, "regularizer.alpha_ramp": SHARE.or_null()},
+    "regularizer=gvr_one_view": {
+        "regularizer.penalty.fisher": FLAG,
+        "regularizer.alpha_from": BELOW_ONE.or_null(),
+        "regularizer.alpha_until": Row(f"{SHARE.words} or null", ("-1e-9", "1.000001"), ("1", "null"), OTHER),
+    },
     "regularizer=label_smoothing": {"regularizer.penalty.smoothing": BELOW_ONE},
     "model.groups=1": {"model.width": whole(1)},
     f"model.width={LARGEST}": {"model.groups": Row("a whole number >= 1", whole(1).refused, ("1", str(LARGEST)))},
@@ -372,6 +376,27 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             "regularizer=gvr_per_sample regularizer.penalty.subset=8",
             ["regularizer.penalty.subset=8", "shared=true"],
             ["regularizer=gvr_per_sample regularizer.penalty.subset=8 regularizer.penalty.shared=true"],
+        ),
+    ],
+    "alpha_schedule": [
+        (
+            "regularizer=gvr regularizer.alpha_from=0.5 regularizer.alpha_until=0.5",
+            ["regularizer.alpha_until=0.5: must be larger than regularizer.alpha_from=0.5"],
+            ["regularizer=gvr regularizer.alpha_from=0.5 regularizer.alpha_until=0.51"],
+        ),
+        ("regularizer=gvr regularizer.alpha_until=0", ["regularizer.alpha_until=0: must be larger"], []),
+        (
+            "regularizer=gvr regularizer.alpha_from=0.8 regularizer.alpha_ramp=0.21",
+            ["regularizer.alpha_ramp=0.21", "not be reached", "alpha_from=0.8 and regularizer.alpha_until=1"],
+            [
+                "regularizer=gvr regularizer.alpha_from=0.8 regularizer.alpha_ramp=0.2",
+                "regularizer=gvr regularizer.alpha_from=0.1 regularizer.alpha_ramp=0.2 regularizer.alpha_until=0.3",
+            ],
+        ),
+        (
+            "regularizer=agr regularizer.alpha_until=0.5",
+            ["regularizer.alpha_until=0.5: there is no penalty"],
+            ["regularizer=label_smoothing regularizer.alpha_until=0.5"],
         ),
     ],
     "compiled": [
