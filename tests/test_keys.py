@@ -29,6 +29,7 @@ TIMM = ["model=timm", "model.name=vit_tiny_patch16_224", f"model.options={{{VIT.
 WARM = ["scheduler=warmup", "scheduler.warmup_steps=4"]
 NOISY = ["label_noise=asymmetric", "label_noise.map={3: 5, 1: 7}"]
 DDPM = [*TINY_DDPM, "extractor=none", "lr=0.01", "data.max_train=64"]
+BOTH = [*DDPM, "regularizer=two_view", "optimizer=sgd", "task.clip_norm=null"]  # Adam knows no scale
 UNET = [*DDPM, "model.attention=[false,true]"]
 
 # key: [(what both runs have, what one of them has), ...]
@@ -55,6 +56,7 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "task.noise.prediction": [(DDPM, "task.noise.prediction=v")],
     "task.ema_decay": [(DDPM, "task.ema_decay=0.01"), (SGD, "task.ema_decay=0.5")],
     "task.ema_warmup": [(DDPM, "task.ema_warmup=false")],
+    "task.views_loss": [(GVR, "task.views_loss=mean"), (BOTH, "task.views_loss=mean")],
     "task.clip_norm": [(SGD, "task.clip_norm=0.01"), (DDPM, "task.clip_norm=0.01")],
     "task.clip_value": [(SGD, "task.clip_value=0.0001")],
     "task.accumulate": [(GVR, "task.accumulate=2")],

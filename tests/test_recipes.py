@@ -36,6 +36,7 @@ TRAINER |= {
 TRAINER |= {"deterministic": False, "benchmark": False}
 NOISE = {"rate": 0.4, "seed": 0}
 STEP = {"clip_value": None, "accumulate": 1, "non_finite": "stop", "max_skipped": 100, "compile": False}
+STEP |= {"views_loss": "sum"}
 DDPM_NOISE = {"is": "Noise", "timesteps": 1000, "beta_schedule": "cosine", "beta_range": [0.0001, 0.02]}
 DDPM_NOISE |= {"prediction": "epsilon"}
 PLAIN_DATA = {"max_train": None, "transform": None, "eval_transform": None, "eval_batch_size": 500, "on_device": True}

@@ -99,6 +99,7 @@ RULED: dict[str, dict[str, Row]] = {
         "early_stopping.min_delta": NOT_NEGATIVE,
         "task.label_smoothing": BELOW_ONE,
         "task.calibration_bins": whole(1),
+        "task.views_loss": one_of("sum", "mean"),
         "task.clip_norm": POSITIVE.or_null(),
         "task.non_finite": one_of("stop", "skip"),
         "task.max_skipped": whole(0),

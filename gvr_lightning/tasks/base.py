@@ -38,6 +38,7 @@ class BaseTask(RecordingTask):
         wrap: optimizer -> optimizer (AGR, SAM); None for none.
         schedule: (optimizer, steps=, epochs=) -> Schedule.
         alpha_schedule: when the penalty acts; None for always.
+        views_loss: whether the views' losses are added up, "sum", or averaged, "mean".
         groups: which parameters are trained, and how; None for all of them alike.
         clip_norm: largest norm of all gradients together, None for any.
         clip_value: largest absolute value of a gradient's entry, None for any.
@@ -66,6 +67,7 @@ class BaseTask(RecordingTask):
         wrap: Callable[[Optimizer], Optimizer] | None = None,
         groups: ParameterGroups | None = None,
         alpha_schedule: AlphaSchedule | None = None,
+        views_loss: str = "sum",
         clip_norm: float | None = None,
         clip_value: float | None = None,
         accumulate: int = 1,
@@ -79,6 +81,8 @@ class BaseTask(RecordingTask):
         super().__init__(non_finite, max_skipped)
         if clip_norm is not None and clip_value is not None:
             raise UserError("task.clip_norm and task.clip_value exclude each other: set one of them to null")
+        if views_loss not in ("sum", "mean"):
+            raise UserError(f"task.views_loss={views_loss}: must be sum or mean")
         if compile and penalty.double_backward:
             raise UserError("task.compile=true rules out a penalty that differentiates the whole network twice")
         self.groups = groups or ParameterGroups()
@@ -87,6 +91,7 @@ class BaseTask(RecordingTask):
         penalty.check(model)
         self.automatic_optimization = False
         self.model, self.penalty = model, penalty
+        penalty.views_loss = views_loss
         self.alpha, self.alpha_schedule, self.updates = penalty.alpha, alpha_schedule, 0
         self.records_alpha = alpha_schedule is not None
         self.ema: MovingAverage | None = None  # of the weights, where a subclass keeps one
