@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from gvr_lightning.distributed.batch import over_batch
     from gvr_lightning.methods.agr import AGR, agr_
     from gvr_lightning.methods.consistency import Consistency
+    from gvr_lightning.methods.feature_norm import FeatureNorm
+    from gvr_lightning.methods.gvr.label_free import LabelFreeGradientVariance
+    from gvr_lightning.methods.gvr.normalised import NormalisedGradientVariance
+    from gvr_lightning.methods.gvr.one_view import OneViewGradientVariance
     from gvr_lightning.methods.gvr.penalty import GradientVariance
     from gvr_lightning.methods.gvr.variance import gradient_variance, last_layer_variance
     from gvr_lightning.methods.label_smoothing import LabelSmoothing
@@ -25,9 +29,13 @@ __all__ = [
     "SAM",
     "ACProp",
     "Consistency",
+    "FeatureNorm",
     "GradientRegularization",
     "GradientVariance",
+    "LabelFreeGradientVariance",
     "LabelSmoothing",
+    "NormalisedGradientVariance",
+    "OneViewGradientVariance",
     "Penalty",
     "View",
     "agr_",
@@ -41,9 +49,13 @@ _HOME = {
     "AGR": "gvr_lightning.methods.agr",
     "agr_": "gvr_lightning.methods.agr",
     "Consistency": "gvr_lightning.methods.consistency",
+    "FeatureNorm": "gvr_lightning.methods.feature_norm",
     "GradientRegularization": "gvr_lightning.callbacks.gradient_regularization",
     "GradientVariance": "gvr_lightning.methods.gvr.penalty",
+    "LabelFreeGradientVariance": "gvr_lightning.methods.gvr.label_free",
     "LabelSmoothing": "gvr_lightning.methods.label_smoothing",
+    "NormalisedGradientVariance": "gvr_lightning.methods.gvr.normalised",
+    "OneViewGradientVariance": "gvr_lightning.methods.gvr.one_view",
     "Penalty": "gvr_lightning.methods.penalty",
     "SAM": "gvr_lightning.methods.sam",
     "View": "gvr_lightning.methods.view",

@@ -24,11 +24,12 @@ from gvr_lightning.report.settings import report_help
 
 GROUPS = group_options()
 # as few command lines as have every option of every group
+OF_CLASSES = ("consistency", "gvr_label_free", "label_smoothing")
 OF_TASK = {  # what goes with one task only
     "classification": {"model": [m for m in GROUPS["model"] if "unet" not in m], "sampler": [], "extractor": []},
     "ddpm": {
         "model": [m for m in GROUPS["model"] if "unet" in m],
-        "regularizer": [r for r in GROUPS["regularizer"] if r not in ("consistency", "label_smoothing")],
+        "regularizer": [r for r in GROUPS["regularizer"] if r not in OF_CLASSES],
         "label_noise": ["none"],
     },
 }

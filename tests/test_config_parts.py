@@ -253,8 +253,9 @@ def test_what_a_class_declares_is_read_without_importing_it(
 
 
 def test_what_is_read_is_what_the_classes_have() -> None:
-    for name in ("GradientVariance", "PublishedGradientVariance"):
-        target = f"gvr_lightning.methods.gvr.penalty.{name}"
+    names = ["GradientVariance", "NormalisedGradientVariance", "LabelFreeGradientVariance", "OneViewGradientVariance"]
+    for name in [*names, "FeatureNorm", "Consistency", "methods.gvr.penalty.PublishedGradientVariance"]:
+        target = f"gvr_lightning.{name}"
         penalty = locate(target)()
         for key in ("fewest", "most", "needs_classes", "double_backward", "adds_nothing"):
             assert declared({"_target_": target}, key) == getattr(penalty, key), key

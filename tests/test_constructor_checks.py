@@ -182,6 +182,7 @@ REFUSED: list[tuple[Callable[[], Any], type[Exception], str]] = [
       for size in ((6, 8), (8, 6), (7, 7))),
     # tasks
     (partial(task, clip_norm=1.0, clip_value=1.0), UserError, "clip_norm and task.clip_value exclude each other"),
+    (partial(task, NoPenalty(), views_loss="max"), UserError, "task.views_loss=max: must be sum or mean"),
     *((partial(task, penalty, compile=True), UserError, "task.compile=true rules out")
       for penalty in (GradientVariance(layers="all"), GradientVariance(layers=["*"]), PublishedGradientVariance())),
     (partial(task, non_finite="ask"), ValueError, "non_finite must be stop or skip, got 'ask'"),

@@ -15,6 +15,7 @@ HERE = Path(__file__).parent
 SGD = ["epochs=2"]
 GVR = ["regularizer=gvr", "alpha=1"]
 ROWS = ["regularizer=gvr", "alpha=1", "regularizer.penalty.subset=4"]
+NORMALISED = ["regularizer=gvr_normalised", "alpha=1"]
 STAGE = ["regularizer=gvr_last_stage", "alpha=1"]
 SAM = ["regularizer=sam", "lr=0.1"]
 CUT = ["data.augmentation.cutout=3", "data.augmentation.cutout_prob=0.5"]
@@ -30,6 +31,7 @@ FALLING = ["scheduler=multistep", "scheduler.milestones=[1]"]
 NOISY = ["label_noise=asymmetric", "label_noise.map={3: 5, 1: 7}"]
 DDPM = [*TINY_DDPM, "extractor=none", "lr=0.01", "data.max_train=64"]
 LINEAR = [*DDPM, "task.noise.beta_schedule=linear", "task.noise.timesteps=100"]
+BOTH = [*DDPM, "regularizer=two_view", "optimizer=sgd", "task.clip_norm=null"]  # Adam knows no scale
 UNET = [*DDPM, "model.attention=[false,true]"]
 
 # key: [(what both runs have, what one of them has), ...]
@@ -59,6 +61,7 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "task.noise.prediction": [(DDPM, "task.noise.prediction=v")],
     "task.ema_decay": [(DDPM, "task.ema_decay=0.01"), (SGD, "task.ema_decay=0.5")],
     "task.ema_warmup": [(DDPM, "task.ema_warmup=false")],
+    "task.views_loss": [(GVR, "task.views_loss=mean"), (BOTH, "task.views_loss=mean")],
     "task.clip_norm": [(SGD, "task.clip_norm=0.01"), (DDPM, "task.clip_norm=0.01")],
     "task.clip_value": [(SGD, "task.clip_value=0.0001")],
     "task.accumulate": [(GVR, "task.accumulate=2")],
@@ -77,10 +80,17 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "trainer.precision": [(SGD, "trainer.precision=bf16-mixed"), (SGD, "trainer.precision=64-true")],
     "trainer.log_every_n_steps": [(SGD, "trainer.log_every_n_steps=2")],
     "regularizer.views": [(SGD, "regularizer.views=2"), (GVR, "regularizer.views=3")],
+    "regularizer.alpha_from": [(GVR, "regularizer.alpha_from=0.4")],
+    "regularizer.alpha_until": [(GVR, "regularizer.alpha_until=0.5")],
+    "regularizer.alpha_ramp": [(GVR, "regularizer.alpha_ramp=0.5")],
     "regularizer.penalty.layers": [(GVR, f"regularizer.penalty.layers={layers}") for layers in ("last_stage", "all")],
     "regularizer.penalty.subset": [(GVR, "regularizer.penalty.subset=4"), (STAGE, "regularizer.penalty.subset=4")],
     "regularizer.penalty.shared": [(ROWS, "regularizer.penalty.shared=true")],
     "regularizer.penalty.per_sample": [(GVR, "regularizer.penalty.per_sample=true")],
+    "regularizer.penalty.whole_batch": [(NORMALISED, "regularizer.penalty.whole_batch=true")],
+    "regularizer.penalty.eps": [(NORMALISED, "regularizer.penalty.eps=1")],
+    "regularizer.penalty.detach": [(["regularizer=gvr_label_free", "alpha=1"], "regularizer.penalty.detach=true")],
+    "regularizer.penalty.fisher": [(["regularizer=gvr_one_view", "alpha=1"], "regularizer.penalty.fisher=true")],
     "regularizer.penalty.smoothing": [(["regularizer=label_smoothing"], "regularizer.penalty.smoothing=0.4")],
     "regularizer.wrap": [(SGD, "regularizer.wrap={_target_: gvr_lightning.AGR, _partial_: true}")],
     "regularizer.wrap.rho": [(SAM, "regularizer.wrap.rho=0.5"), (["regularizer=sam_agr"], "regularizer.wrap.rho=0.5")],

@@ -16,6 +16,10 @@ from torch import Tensor, nn
 from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
 from gvr_lightning.distributed.batch import product_norm_is_cheaper as gram_is_cheaper
 from gvr_lightning.methods.consistency import Consistency, symmetric_kl
+from gvr_lightning.methods.feature_norm import FeatureNorm
+from gvr_lightning.methods.gvr.label_free import LabelFreeGradientVariance
+from gvr_lightning.methods.gvr.normalised import NormalisedGradientVariance
+from gvr_lightning.methods.gvr.one_view import OneViewGradientVariance
 from gvr_lightning.methods.gvr.penalty import PublishedGradientVariance
 from gvr_lightning.methods.gvr.variance import per_sample_variance
 from gvr_lightning.methods.label_smoothing import LabelSmoothing, uniform_cross_entropy
@@ -33,9 +37,17 @@ PENALTIES: dict[str, Callable[[], Penalty]] = {
     "last_stage": lambda: GradientVariance(layers="last_stage", subset=5, shared=True),
     "names": lambda: GradientVariance(layers=["backbone.*", "head.weight"]),
     "published": lambda: PublishedGradientVariance(subset=6),
+    "normalised": NormalisedGradientVariance,
+    "normalised, batch": lambda: NormalisedGradientVariance(whole_batch=True),
+    "label_free": LabelFreeGradientVariance,
+    "one_view": OneViewGradientVariance,
+    "fisher": lambda: OneViewGradientVariance(fisher=True),
+    "feature_norm": FeatureNorm,
     "consistency": Consistency,
     "label_smoothing": LabelSmoothing,
 }
+NOT_ON_THESE_ROWS = ("none", "last_stage", "names", "published")  # what runs again, or adds nothing
+ON_LOGITS = ("consistency", "label_smoothing")
 
 
 def network() -> SplitNetwork:
@@ -52,7 +64,7 @@ def batch(views: int, rows: int = B) -> tuple[list[Tensor], Tensor, Tensor]:
 
 
 def views_of(name: str) -> int:
-    return {"split": 1, "label_smoothing": 1, "none": 1}.get(name, 3)
+    return 1 if name in ("split", "label_smoothing", "none", "one_view", "fisher", "feature_norm") else 3
 
 
 class Leaves:
@@ -84,6 +96,18 @@ def mean_over_pairs(distance: Callable[[Any, Any], Tensor], items: Sequence[Any]
     return torch.stack([distance(a, b) for a, b in combinations(items, 2)]).mean()
 
 
+def mean_over_rows_and_pairs(distance: Callable[[Any, Any], Tensor], items: Sequence[Any]) -> Tensor:
+    """Summed over each row's matrix, averaged over the pairs."""
+    return torch.stack([distance(a, b).sum((1, 2)) for a, b in combinations(items, 2)]).mean(0)
+
+
+def label_free(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> Tensor:
+    """Each row's distance, for every label in turn, weighed by how likely it is."""
+    labels = [torch.full((len(one[0]),), label) for label in range(C)]
+    each = torch.stack([(matrices(*one, y) - matrices(*other, y)).square().sum((1, 2)) for y in labels], 1)
+    return (each * (one[0].softmax(1) + other[0].softmax(1)) / 2).sum(1).mean()
+
+
 def expected(name: str, z: list[Tensor], h: list[Tensor], y: Tensor, keys: Tensor) -> Tensor:
     z, h = ([t.double() for t in tensors] for tensors in (z, h))
     if name == "consistency":
@@ -92,7 +116,20 @@ def expected(name: str, z: list[Tensor], h: list[Tensor], y: Tensor, keys: Tenso
     if name == "label_smoothing":
         logs = z[0].log_softmax(1)
         return (logs[range(B), y] - logs.mean(1)).mean()
+    if name == "feature_norm":
+        return h[0].square().sum(1).mean()
     each = [matrices(a, b, y) for a, b in zip(z, h, strict=True)]
+    if name == "fisher":
+        drawn = torch.stack([matrices(z[0], h[0], torch.full_like(y, label)) for label in range(C)])
+        return torch.einsum("bl,lb->b", z[0].softmax(1), drawn.square().sum((2, 3))).mean()
+    if name == "label_free":
+        return mean_over_pairs(label_free, list(zip(z, h, strict=True)))
+    if name == "one_view":
+        return (each[0] - each[0].mean(0)).square().sum((1, 2)).mean()
+    if name.startswith("normalised"):
+        each = [m.mean(0, keepdim=True) for m in each] if "batch" in name else each
+        size = mean_over_rows_and_pairs(lambda a, b: a.square() + b.square(), each).detach()
+        return (mean_over_rows_and_pairs(lambda a, b: (a - b).square(), each) / (size + 1e-8)).mean()
     if name == "per_sample":
         return mean_over_pairs(lambda a, b: (a - b).square().sum((1, 2)).mean(), each)
     if name == "split":
@@ -104,7 +141,7 @@ def expected(name: str, z: list[Tensor], h: list[Tensor], y: Tensor, keys: Tenso
 
 
 @pytest.mark.parametrize("half", HALVES)
-@pytest.mark.parametrize("name", ["head", "head, subset", "split", "per_sample", "consistency", "label_smoothing"])
+@pytest.mark.parametrize("name", [name for name in PENALTIES if name not in NOT_ON_THESE_ROWS])
 def test_a_penalty_under_autocast_is_exact_for_what_the_network_gave(name: str, half: torch.dtype) -> None:
     model, (x, y, keys) = network(), batch(views_of(name))
     features, logits = Leaves(model.backbone), Leaves(model.head)
@@ -112,8 +149,10 @@ def test_a_penalty_under_autocast_is_exact_for_what_the_network_gave(name: str, 
         ours = PENALTIES[name]()(model, F.cross_entropy, x, y, keys)
     assert all(t.dtype == half for t in logits.tensors), "the network itself ran in half precision"
     theirs = expected(name, logits.tensors, features.tensors, y, keys)
+    if name == "feature_norm":
+        theirs = theirs + model.head.weight.double().square().sum()
     assert ours.penalty.item() == pytest.approx(theirs.item(), rel=1e-5) and theirs != 0
-    leaves = logits.tensors if name in ("consistency", "label_smoothing") else [*logits.tensors, *features.tensors]
+    leaves = [*(logits.tensors if name != "feature_norm" else []), *(features.tensors if name not in ON_LOGITS else [])]
     found, wanted = (torch.autograd.grad(penalty, leaves) for penalty in (ours.penalty, theirs))
     for a, b in zip(found, wanted, strict=True):  # each is rounded once, when it goes back into half precision
         assert (a.float() - b.float()).norm() <= torch.finfo(half).eps * b.float().norm()

@@ -61,6 +61,10 @@ RUNS = {
     "gvr_published": ["regularizer=gvr_published"],
     "gvr_split": ["regularizer=gvr_split"],
     "gvr_per_sample": ["regularizer=gvr_per_sample"],
+    "gvr_normalised": ["regularizer=gvr_normalised", "regularizer.penalty.whole_batch=true"],
+    "gvr_label_free": ["regularizer=gvr_label_free"],
+    "gvr_one_view": ["regularizer=gvr_one_view"],
+    "feature_norm": ["regularizer=feature_norm"],
     "agr": ["regularizer=agr", "task.clip_norm=0.5"],
     "gvr_agr": ["regularizer=gvr_agr", "optimizer=adam", "regularizer.wrap.granularity=row"],
     "sam": ["regularizer=sam"],
@@ -83,7 +87,9 @@ NORMS = ["model=resnet20", "model.widths=[4,4,8]", "model.blocks=1"]
 Finished = Callable[..., Path]
 
 
-ON_TWO_ONLY = ("two_view", "sam", "consistency", "label_smoothing", "all layers")  # below, with weights sharded
+# below, with weights sharded
+ON_TWO_ONLY = ("two_view", "sam", "consistency", "label_smoothing", "all layers")
+ON_TWO_ONLY += ("gvr_normalised", "gvr_label_free", "gvr_one_view", "feature_norm")
 
 
 @pytest.mark.parametrize("case", [case for case in RUNS if case not in ON_TWO_ONLY])

@@ -21,6 +21,7 @@ GIVEN = [f"lr={LR}", f"alpha={ALPHA}", f"epochs={EPOCHS}", f"seed={SEED}", "name
 NONE = {"is": "NoPenalty"}
 GVR = {"is": "GradientVariance", "alpha": ALPHA, "layers": "head", "subset": None}
 GVR |= {"shared": False, "per_sample": False, "split": False}
+ALWAYS = {"alpha_from": None, "alpha_until": None, "alpha_ramp": None}  # of every regularizer
 SAM = {"rho": 0.05, "adaptive": False}
 UNET = {"is": "unet", "head_dim": None, "weights": None, "init": "default"}
 ADAM = {"lr": LR, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.0}
@@ -40,6 +41,7 @@ TIMM = {"is": "timm_network", "pretrained": False, "weights": None}
 NO_WARMUP = {"warmup_epochs": None, "warmup_fraction": None, "warmup_start": None}
 WARMUP = {"warmup_steps": 200, **NO_WARMUP, "min_lr": 0.0, "cosine_from": "warmup"}
 STEP = {"clip_value": None, "accumulate": 1, "non_finite": "stop", "max_skipped": 100, "compile": False}
+STEP |= {"views_loss": "sum"}
 DDPM_NOISE = {"is": "Noise", "timesteps": 1000, "beta_schedule": "cosine", "beta_range": [0.0001, 0.02]}
 DDPM_NOISE |= {"prediction": "epsilon", "scale_betas": False}
 PLAIN_DATA = {"max_train": None, "transform": None, "eval_transform": None, "eval_batch_size": 500, "on_device": True}
@@ -148,6 +150,22 @@ MEANT: dict[str, dict[str, Any]] = {
         "gvr": {"views": 2, "penalty": GVR, "wrap": None},
         "gvr_split": {"views": 1, "penalty": {**GVR, "split": True}, "wrap": None},
         "gvr_per_sample": {"views": 2, "penalty": {**GVR, "per_sample": True}, "wrap": None},
+        "gvr_normalised": {
+            "views": 2,
+            "penalty": {"is": "NormalisedGradientVariance", "alpha": ALPHA, "whole_batch": False, "eps": 1e-8},
+            "wrap": None,
+        },
+        "gvr_label_free": {
+            "views": 2,
+            "penalty": {"is": "LabelFreeGradientVariance", "alpha": ALPHA, "detach": False},
+            "wrap": None,
+        },
+        "gvr_one_view": {
+            "views": 1,
+            "penalty": {"is": "OneViewGradientVariance", "alpha": ALPHA, "fisher": False},
+            "wrap": None,
+        },
+        "feature_norm": {"views": 1, "penalty": {"is": "FeatureNorm", "alpha": ALPHA}, "wrap": None},
         "gvr_last_stage": {
             "views": 2,
             "penalty": {**GVR, "layers": "last_stage", "subset": 32, "shared": True},
@@ -256,6 +274,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "efficientnet": {"is": "efficientnet", "size": 128},
     },
 }
+MEANT["regularizer"] = {name: meant | ALWAYS for name, meant in MEANT["regularizer"].items()}
 GENERATION = {"num_images": 360, "grid": 64, "every_n_epochs": 50, "score_every_n_epochs": 0, "batch_size": 500}
 GENERATION |= {"bf16": False, "splits": 10, "allow_few": False, "weights": "average"}
 OWN_LR = {"sgd": 0.02, "adam": 0.001, "adamw": 0.001, "adan": 0.001, "rmsprop": 0.001, "acprop": 0.001}
@@ -376,7 +395,7 @@ def published(data: str, regularizer: str, noise: bool) -> tuple[Tree, Tree]:
     values |= {"task": MEANT["task"]["classification"]}
     if regularizer == "gvr_published":
         penalty = {"is": "PublishedGradientVariance", "alpha": 0.01, "subset": 32}
-        values |= {"regularizer": {"views": 2, "penalty": penalty, "wrap": None}}
+        values |= {"regularizer": {"views": 2, "penalty": penalty, "wrap": None, **ALWAYS}}
     else:
         values |= {"regularizer": MEANT["regularizer"][regularizer]}
     return options, values

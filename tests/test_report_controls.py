@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
+import yaml
 from fake_runs import AGR, NO_PENALTY, REGULARIZERS, fake_run
 from matplotlib.figure import Figure as Drawing
 
+from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.report.bands import Band, bands
 from gvr_lightning.report.cli import main
 from gvr_lightning.report.controls import set_baselines
@@ -92,6 +94,20 @@ def test_a_method_s_control_has_as_many_views_and_adds_nothing(
     assert found == expected and next(iter(found)) == next(iter(expected.values()))
     if "none" in methods and "two_view" in methods:
         assert list(found) == list(expected)
+
+
+def test_the_controls_of_configured_penalties_are_told_by_what_they_declare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By no name: each is called otherwise here."""
+    controls = {"gvr_normalised": "two_view", "gvr_label_free": "two_view", "gvr_one_view": "none"}
+    controls |= {"feature_norm": "none"}
+    for name in controls:
+        node = yaml.safe_load((conf_folder() / "regularizer" / f"{name}.yaml").read_text())
+        node["penalty"]["alpha"] = 0.5
+        monkeypatch.setitem(REGULARIZERS, f"my_{name}", node)
+    found = pairs(setting_of(tmp_path, "none", "two_view", *(f"my_{name}" for name in controls)))
+    assert {name: found[f"my_{name}"] for name in controls} == controls
 
 
 def test_each_optimizer_has_controls_of_its_own_and_related_rows_stand_together(tmp_path: Path) -> None:

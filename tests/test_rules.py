@@ -101,6 +101,7 @@ RULED: dict[str, dict[str, Row]] = {
         "early_stopping.min_delta": NOT_NEGATIVE,
         "task.label_smoothing": BELOW_ONE,
         "task.calibration_bins": whole(1),
+        "task.views_loss": one_of("sum", "mean"),
         "task.clip_norm": POSITIVE.or_null(),
         "task.non_finite": one_of("stop", "skip"),
         "task.max_skipped": whole(0),
@@ -237,6 +238,13 @@ RULED: dict[str, dict[str, Row]] = {
     },
     "scheduler=warmup": {"scheduler.warmup_start": BELOW_ONE.or_null()},
     "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
+    "regularizer=gvr_normalised": {"regularizer.penalty.whole_batch": FLAG, "regularizer.penalty.eps": POSITIVE},
+    "regularizer=gvr_label_free": {"regularizer.penalty.detach": FLAG, "regularizer.alpha_ramp": SHARE.or_null()},
+    "regularizer=gvr_one_view": {
+        "regularizer.penalty.fisher": FLAG,
+        "regularizer.alpha_from": BELOW_ONE.or_null(),
+        "regularizer.alpha_until": Row(f"{SHARE.words} or null", ("-1e-9", "1.000001"), ("1", "null"), OTHER),
+    },
     "regularizer=label_smoothing": {"regularizer.penalty.smoothing": BELOW_ONE},
     "model=resnet50": {"model.blocks": Row(BLOCKS, ("0",), ("[1,2,3,4]",)), "model.bottleneck": FLAG},
     "model=vgg11": {"model.hidden": whole(1)},
@@ -402,6 +410,27 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             "regularizer=gvr_per_sample regularizer.penalty.subset=8",
             ["regularizer.penalty.subset=8", "shared=true"],
             ["regularizer=gvr_per_sample regularizer.penalty.subset=8 regularizer.penalty.shared=true"],
+        ),
+    ],
+    "alpha_schedule": [
+        (
+            "regularizer=gvr regularizer.alpha_from=0.5 regularizer.alpha_until=0.5",
+            ["regularizer.alpha_until=0.5: must be larger than regularizer.alpha_from=0.5"],
+            ["regularizer=gvr regularizer.alpha_from=0.5 regularizer.alpha_until=0.51"],
+        ),
+        ("regularizer=gvr regularizer.alpha_until=0", ["regularizer.alpha_until=0: must be larger"], []),
+        (
+            "regularizer=gvr regularizer.alpha_from=0.8 regularizer.alpha_ramp=0.21",
+            ["regularizer.alpha_ramp=0.21", "not be reached", "alpha_from=0.8 and regularizer.alpha_until=1"],
+            [
+                "regularizer=gvr regularizer.alpha_from=0.8 regularizer.alpha_ramp=0.2",
+                "regularizer=gvr regularizer.alpha_from=0.1 regularizer.alpha_ramp=0.2 regularizer.alpha_until=0.3",
+            ],
+        ),
+        (
+            "regularizer=agr regularizer.alpha_until=0.5",
+            ["regularizer.alpha_until=0.5: there is no penalty"],
+            ["regularizer=label_smoothing regularizer.alpha_until=0.5"],
         ),
     ],
     "compiled": [

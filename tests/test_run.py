@@ -188,11 +188,13 @@ def test_training_never_sees_the_test_images(tmp_path: Path, monkeypatch: pytest
     assert sorted(seen) == list(range(360))  # each once
 
 
+RISING = ["regularizer.alpha_from=0.2", "regularizer.alpha_ramp=0.5", "regularizer.alpha_until=0.9", "alpha=0.1"]
 METHODS = {
     "none": ["regularizer=none", "scheduler=cosine"],
     "gvr": ["regularizer=gvr", "regularizer.penalty.subset=8", "scheduler=onecycle"],
     "agr": ["regularizer=agr", "optimizer=adamw", "scheduler=cosine", "scheduler.interval=step"],
     "gvr_split": ["regularizer=gvr_split", "scheduler=warmup", "scheduler.warmup_steps=4"],
+    "gvr_one_view": ["regularizer=gvr_one_view", "scheduler=onecycle", *RISING],
     "ddpm": [*TINY_DDPM, "extractor=none", "regularizer=gvr_agr", "optimizer=adan"],
     "ddpm_acprop": [*TINY_DDPM, "extractor=none", "regularizer=agr", "optimizer=acprop", "model.dropout=0.3"],
     "sam": ["regularizer=sam", "scheduler=cosine"],

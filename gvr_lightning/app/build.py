@@ -26,6 +26,7 @@ from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.diffusion import DiffusionTask
 from gvr_lightning.tasks.groups import ParameterGroups
+from gvr_lightning.tasks.strength import AlphaSchedule
 
 CALL: Any = Callable
 SCORED = {"average": "average", "raw": "raw", "both": "average"}  # whose figures have plain names
@@ -65,9 +66,17 @@ def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
         "optimizer": calling(make(cfg.optimizer, "optimizer", CALL), "optimizer"),
         "schedule": calling(make(cfg.scheduler, "scheduler", CALL), "scheduler"),
         "groups": ParameterGroups(**cfg.parameters),
+        "alpha_schedule": build_alpha_schedule(cfg.regularizer),
     }
     task: BaseTask = make(cfg.task, "task", BaseTask, num_classes=data.num_classes, seed=cfg.seed, **parts)
     return task
+
+
+def build_alpha_schedule(node: DictConfig) -> AlphaSchedule | None:
+    """When the penalty acts; None for always."""
+    keys = {"start": "alpha_from", "until": "alpha_until", "ramp": "alpha_ramp"}
+    given = {name: node[key] for name, key in keys.items() if node.get(key) is not None}
+    return AlphaSchedule(**given) if given else None
 
 
 def build_early_stopping(cfg: DictConfig, data: ViewsDataModule, task: BaseTask) -> EarlyStopping:

@@ -15,7 +15,12 @@ LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, wit
     "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
     "gvr_lightning.data.image_folder.ImageFolder": {"skip_broken": False},
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
-    "gvr_lightning.tasks.classification.ClassificationTask": {"ema_decay": 0.0, "ema_warmup": True},
+    "gvr_lightning.tasks.classification.ClassificationTask": {
+        "ema_decay": 0.0,
+        "ema_warmup": True,
+        "views_loss": "sum",
+    },
+    "gvr_lightning.tasks.diffusion.DiffusionTask": {"views_loss": "sum"},
     "gvr_lightning.diffusion.noise.Noise": {"scale_betas": False},
     "gvr_lightning.metrics.inception.inception": {"resize": "tensorflow"},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},

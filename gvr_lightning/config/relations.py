@@ -104,6 +104,23 @@ def per_sample(config: Config) -> str | None:
     return None
 
 
+def alpha_schedule(config: Config) -> str | None:
+    """A penalty that there is acts for a while, and comes to its alpha."""
+    key = "regularizer.alpha"
+    given = {name: get(config, f"{key}_{name}") for name in ("from", "until", "ramp")}
+    told = [name for name, value in given.items() if value is not None]
+    if not told:
+        return None
+    if declared(get(config, "regularizer.penalty"), "adds_nothing"):
+        return f"{key}_{told[0]}={given[told[0]]}: there is no penalty that alpha is the weight of; leave it out"
+    start, until, ramp = given["from"] or 0, 1 if given["until"] is None else given["until"], given["ramp"] or 0
+    if start >= until:
+        return f"{key}_until={until}: must be larger than {key}_from={start}"
+    if start + ramp > until + 1e-9:  # sums of such shares are rounded
+        return f"{key}_ramp={ramp}: alpha would not be reached between {key}_from={start} and {key}_until={until}"
+    return None
+
+
 def compiled(config: Config) -> str | None:
     """A compiled backbone is differentiated once."""
     penalty = get(config, "regularizer.penalty")
@@ -218,5 +235,5 @@ def gradient_scaler(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(name, clipping, shares, views, per_sample, compiled, norm_groups, blocks, depth, nesterov, channels, image_size),
-    *(network, labels, stops_early, gradient_scaler, *SCHEDULE, *GENERATION),
+    *(network, labels, stops_early, gradient_scaler, alpha_schedule, *SCHEDULE, *GENERATION),
 )

@@ -29,6 +29,7 @@ GIVEN = {  # arguments that the run passes itself, and what to set instead
         "wrap": "choose regularizer=...",
         "optimizer": "choose optimizer=...",
         "schedule": "choose scheduler=...",
+        "alpha_schedule": "set regularizer.alpha_from, regularizer.alpha_until or regularizer.alpha_ramp",
         "groups": "set parameters.freeze, parameters.lr_scale or parameters.no_decay",
     },
     "optimizer": {"params": "they come from the model"},

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gvr_lightning.methods.passes import at_least_float32
-from gvr_lightning.methods.penalty import Penalty
+from gvr_lightning.methods.penalty import Penalty, combined
 from gvr_lightning.methods.view import View
 
 
@@ -14,8 +14,8 @@ class LabelSmoothing(Penalty):
     """smoothing * (U - L): with the cross-entropy L and U, that to the uniform distribution over the C classes.
 
     Adds up to (1 - smoothing) L + smoothing U, the loss of Szegedy et al. (2016, arXiv 1512.00567) and of torch's
-    ``label_smoothing``; but the loss that is logged stays the plain one. Of several views it is the sum. Any network
-    that gives logits (B, C, ...) will do.
+    ``label_smoothing``; but the loss that is logged stays the plain one. Of several views it is the sum, or
+    the mean, as of their losses. Any network that gives logits (B, C, ...) will do.
 
     Args:
         smoothing: share of the uniform distribution, in [0, 1).
@@ -32,9 +32,9 @@ class LabelSmoothing(Penalty):
         super().__init__(smoothing)
 
     def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor:
-        """U - L, summed over the views."""
+        """U - L, summed over the views as their losses are."""
         flat = [v.mean(uniform_cross_entropy(v.logits)) for v in views]
-        return torch.stack(flat).sum() - torch.stack([v.loss for v in views]).sum()
+        return combined(flat, self.views_loss) - combined([v.loss for v in views], self.views_loss)
 
 
 def uniform_cross_entropy(logits: Tensor) -> Tensor:

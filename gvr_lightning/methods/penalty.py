@@ -29,6 +29,7 @@ class RegularizedLoss:
     targets: list[Tensor]
     weights: list[float]
     rows: list[Tensor | None]  # of the batch, that a view's logits are of; None: all, in order
+    views_loss: str = "sum"  # of the views' losses what is minimised: their sum, or their "mean"
 
     @classmethod
     def of(cls, views: Sequence[View], penalty: Tensor, alpha: float) -> "RegularizedLoss":
@@ -44,8 +45,14 @@ class RegularizedLoss:
 
     @property
     def total(self) -> Tensor:
-        """L_1 + ... + L_V + alpha * penalty: what to call ``backward()`` on."""
-        return torch.stack(self.losses).sum() + self.weighted
+        """L_1 + ... + L_V (or their mean) + alpha * penalty: what to call ``backward()`` on."""
+        return combined(self.losses, self.views_loss) + self.weighted
+
+
+def combined(of_views: Sequence[Tensor], views_loss: str) -> Tensor:
+    """The sum of what each view has, or the mean."""
+    values = torch.stack(list(of_views))
+    return values.mean() if views_loss == "mean" else values.sum()
 
 
 class Penalty(ABC):
@@ -70,6 +77,7 @@ class Penalty(ABC):
     varies: dict[tuple[str, object], dict[str, object]] = {}  # noqa: RUF012 (a declaration, never written to)
 
     alpha: float = 0.0
+    views_loss: str = "sum"  # as published; "mean": of several views as large as of one
     through: Through = staticmethod(whole)  # how a view passes through the network
 
     def __init__(self, alpha: float = 0.01) -> None:
@@ -133,7 +141,9 @@ class Penalty(ABC):
             raise ValueError(
                 f"got {len(targets)} targets for {len(views)} view(s): give one tensor, or one for each view"
             )
-        return self.regularized(model, GlobalBatch(criterion, views, targets, keys, shard))
+        loss = self.regularized(model, GlobalBatch(criterion, views, targets, keys, shard))
+        loss.views_loss = self.views_loss
+        return loss
 
     def check(self, model: nn.Module) -> None:  # noqa: B027 (most fit any model)
         """Raise a ValueError for a model that the penalty does not fit."""

@@ -25,6 +25,7 @@ from gvr_lightning.random import hash_key
 from gvr_lightning.tasks.finite import is_finite, not_finite, overflow_is_told
 from gvr_lightning.tasks.groups import ParameterGroups
 from gvr_lightning.tasks.recording import RecordingTask
+from gvr_lightning.tasks.strength import AlphaSchedule
 
 
 class BaseTask(RecordingTask):
@@ -36,6 +37,8 @@ class BaseTask(RecordingTask):
         optimizer: parameters -> optimizer.
         wrap: optimizer -> optimizer (AGR, SAM); None for none.
         schedule: (optimizer, steps=, epochs=) -> Schedule.
+        alpha_schedule: when the penalty acts; None for always.
+        views_loss: whether the views' losses are added up, "sum", or averaged, "mean".
         groups: which parameters are trained, and how; None for all of them alike.
         clip_norm: largest norm of all gradients together, None for any.
         clip_value: largest absolute value of a gradient's entry, None for any.
@@ -63,6 +66,8 @@ class BaseTask(RecordingTask):
         schedule: Callable[..., Schedule],
         wrap: Callable[[Optimizer], Optimizer] | None = None,
         groups: ParameterGroups | None = None,
+        alpha_schedule: AlphaSchedule | None = None,
+        views_loss: str = "sum",
         clip_norm: float | None = None,
         clip_value: float | None = None,
         accumulate: int = 1,
@@ -76,6 +81,8 @@ class BaseTask(RecordingTask):
         super().__init__(non_finite, max_skipped)
         if clip_norm is not None and clip_value is not None:
             raise UserError("task.clip_norm and task.clip_value exclude each other: set one of them to null")
+        if views_loss not in ("sum", "mean"):
+            raise UserError(f"task.views_loss={views_loss}: must be sum or mean")
         if compile and penalty.double_backward:
             raise UserError("task.compile=true rules out a penalty that differentiates the whole network twice")
         self.groups = groups or ParameterGroups()
@@ -84,6 +91,9 @@ class BaseTask(RecordingTask):
         penalty.check(model)
         self.automatic_optimization = False
         self.model, self.penalty = model, penalty
+        penalty.views_loss = views_loss
+        self.alpha, self.alpha_schedule, self.updates = penalty.alpha, alpha_schedule, 0
+        self.records_alpha = alpha_schedule is not None
         self.ema: MovingAverage | None = None  # of the weights, where a subclass keeps one
         self.make_optimizer, self.make_schedule, self.wrap = optimizer, schedule, wrap
         self.clip_norm, self.clip_value, self.accumulate, self.seed = clip_norm, clip_value, accumulate, seed
@@ -139,9 +149,15 @@ class BaseTask(RecordingTask):
             )
         return schedule
 
+    def on_train_start(self) -> None:
+        """How many updates the run has."""
+        self.updates = int(self.trainer.estimated_stepping_batches)
+
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update, of the weights and then of their average; ``global_step`` counts these."""
         optimizer: Any = self.optimizers()
+        if self.alpha_schedule is not None:
+            self.penalty.alpha = self.alpha * self.alpha_schedule.factor(self.global_step, self.updates)
         # dropout: the same after a resume and in every call of the closure, other masks on every process
         seed = hash_key(self.seed, self.global_step, self.global_rank)
         torch.manual_seed(seed)

@@ -29,6 +29,7 @@ class RecordingTask(LightningModule):
 
     monitor: str  # the metric that decides which checkpoint is the best
     mode: str  # whether its "max" or "min" is
+    records_alpha = False  # whether it is not the same in every update
     config: dict[str, Any] | None = None  # what made the run, kept in its checkpoints
 
     def __init__(self, non_finite: str = "stop", max_skipped: int = 100) -> None:
@@ -92,11 +93,14 @@ class RecordingTask(LightningModule):
                 "total": loss.total.detach(),
                 **self.measure(batch, loss),
             }
+            if self.records_alpha:
+                values["alpha"] = torch.full_like(loss.penalty.detach(), loss.alpha)
             for means in (self.means, this_step):
                 means.add(values, batch.total)
         if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             now = self._compute(this_step)
-            self._log({"epoch": self.current_epoch, "step/loss": now["loss"], "step/penalty": now["penalty"]})
+            shown = ("loss", "penalty", "alpha") if self.records_alpha else ("loss", "penalty")
+            self._log({"epoch": self.current_epoch, **{f"step/{name}": now[name] for name in shown}})
 
     def on_train_epoch_end(self) -> None:
         """The epoch's means to every logger, in one row with what validation measured."""

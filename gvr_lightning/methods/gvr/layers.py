@@ -11,6 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from gvr_lightning.methods.gvr.linear import (
+    features,
+    has_bias,
+    is_linear,
+    last_layer,
+    require_linear,
+    require_rows,
+)
 from gvr_lightning.methods.gvr.variance import gradient_variance, last_layer_variance, per_sample_variance
 from gvr_lightning.methods.last_layer import by_last_layer, candidates, unwrapped
 from gvr_lightning.methods.passes import (
@@ -71,11 +79,11 @@ class Head:
 
     def __call__(self, model: Network, views: Sequence[View]) -> Tensor:
         """See :class:`Layers`."""
-        losses, head = [v.loss for v in views], _head(views)
-        if not _is_linear(head, views):
+        losses, head = [v.loss for v in views], last_layer(views)
+        if not is_linear(head, views):
             return gradient_variance(losses, _of_head(head))
         most = max(v.most for v in views)
-        return last_layer_variance(losses, [v.logits for v in views], _features(views), _has_bias(head), most)
+        return last_layer_variance(losses, [v.logits for v in views], features(views), has_bias(head), most)
 
 
 class HeadPerSample(Head):
@@ -83,22 +91,17 @@ class HeadPerSample(Head):
 
     def parameters(self, model: Network) -> list[nn.Parameter]:
         """Likewise, of a linear last layer."""
-        params, head = super().parameters(model), self.layer(model)
-        if not isinstance(head, nn.Linear):
-            raise ValueError(f"per_sample needs a linear last layer, not {type(head).__name__}")
-        if not head.weight.requires_grad:
-            raise ValueError("per_sample needs a last layer whose weight is trained, not its bias alone")
+        params = super().parameters(model)
+        require_linear(self.layer(model), "per_sample")
         return params
 
     def __call__(self, model: Network, views: Sequence[View]) -> Tensor:
         """See :class:`Layers`."""
-        head = _head(views)
-        if not _is_linear(head, views):
-            name = type(head).__name__
-            raise ValueError(f"per_sample needs a linear last layer over (B, D) features, not {name}")
+        head = last_layer(views)
+        require_rows(head, views, "per_sample")
         logits, targets = [v.logits for v in views], [v.target for v in views]
         criterion = views[0].batch.criterion
-        return views[0].mean(per_sample_variance(criterion, logits, _features(views), targets, _has_bias(head)))
+        return views[0].mean(per_sample_variance(criterion, logits, features(views), targets, has_bias(head)))
 
 
 class LastStage:
@@ -171,31 +174,10 @@ def _cast(x: Input, dtype: torch.dtype) -> Input:
     return tuple(t.to(dtype) if t.is_floating_point() else t for t in x) if isinstance(x, tuple) else x.to(dtype)
 
 
-def _head(views: Sequence[View]) -> nn.Module:
-    """The last layer of the passes."""
-    assert views[0].head is not None
-    return views[0].head
-
-
 def _of_head(head: nn.Module) -> list[nn.Parameter]:
     if not (params := _trainable(head)):
         raise ValueError("the model's head has no trainable parameter to compare the gradients of")
     return params
-
-
-def _is_linear(head: nn.Module, views: Sequence[View]) -> bool:
-    """Whether the closed form is that of the last layer's trainable parameters."""
-    trained = isinstance(head, nn.Linear) and head.weight.requires_grad
-    return trained and all(f.ndim == 2 for f in _features(views))
-
-
-def _has_bias(head: nn.Module) -> bool:
-    bias = getattr(head, "bias", None)
-    return bias is not None and bool(bias.requires_grad)
-
-
-def _features(views: Sequence[View]) -> list[Tensor]:
-    return [v.features for v in views if v.features is not None]
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:

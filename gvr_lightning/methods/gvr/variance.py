@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gvr_lightning.distributed.batch import over_batch, product_norm, product_norm_is_cheaper, rank_and_size
+from gvr_lightning.methods.gvr.outer import outer_distance, with_ones
 from gvr_lightning.methods.passes import Criterion, at_least_float32
 
 
@@ -98,14 +99,10 @@ def _factors(d: tuple[Tensor, Tensor], h: tuple[Tensor, Tensor], bias: bool) -> 
     agree, and nothing cancels.
     """
     if bias:
-        h = (_with_ones(h[0]), _with_ones(h[1]))
+        h = (with_ones(h[0]), with_ones(h[1]))
     if len(d[0]) == len(d[1]):
         return torch.cat([d[0] - d[1], (d[0] + d[1]) / 2]), torch.cat([(h[0] + h[1]) / 2, h[0] - h[1]])
     return torch.cat([d[0], -d[1]]), torch.cat([h[0], h[1]])
-
-
-def _with_ones(h: Tensor) -> Tensor:
-    return torch.cat([h, h.new_ones(len(h), 1)], 1)
 
 
 def per_sample_variance(
@@ -132,27 +129,22 @@ def per_sample_variance(
     Returns:
         A differentiable scalar, float32 at least.
     """
+    _check_number(logits)
+    with torch.autocast(logits[0].device.type, enabled=False):
+        h = [at_least_float32(f) for f in features]
+        d = [residual(criterion, z, y) for z, y in _zip(logits, targets)]
+        pairs = [outer_distance(d[u], h[u], d[v], h[v], bias) for u, v in combinations(range(len(d)), 2)]
+        return torch.stack(pairs).mean(0).mean()
+
+
+def residual(criterion: Criterion, logits: Tensor, target: Tensor) -> Tensor:
+    """The gradients d_i of the rows' own losses with respect to their logits, (B, C), with a graph."""
 
     def one(z: Tensor, y: Tensor) -> Tensor:
         return criterion(z.unsqueeze(0), y.unsqueeze(0))
 
-    with torch.autocast(logits[0].device.type, enabled=False):
-        z32 = [at_least_float32(z) for z in logits]
-        h = [at_least_float32(f) for f in features]
-        losses = [torch.vmap(one)(z, y).sum() for z, y in _zip(z32, targets)]
-        _check_losses(losses)
-        d = [_gradient(loss, z) for loss, z in _zip(losses, z32)]
-        pairs = [_outer_distance(d[u], h[u], d[v], h[v], bias) for u, v in combinations(range(len(d)), 2)]
-        return torch.stack(pairs).mean(0).mean()
-
-
-def _outer_distance(d1: Tensor, h1: Tensor, d2: Tensor, h2: Tensor, bias: bool) -> Tensor:
-    """||d1_i h1_i^T - d2_i h2_i^T||^2 (+ ||d1_i - d2_i||^2) for every row i, shape (B,)."""
-    dd, dm, dh, hm = d1 - d2, (d1 + d2) / 2, h1 - h2, (h1 + h2) / 2
-    dd2 = dd.square().sum(1)
-    weight = dd2 * hm.square().sum(1) + dm.square().sum(1) * dh.square().sum(1)
-    weight = weight + 2 * (dd * dm).sum(1) * (hm * dh).sum(1)
-    return weight + dd2 if bias else weight
+    z = at_least_float32(logits)
+    return _gradient(torch.vmap(one)(z, target).sum(), z)
 
 
 def _mean_pair_distance(by_param: Sequence[Sequence[Tensor]]) -> Tensor:
@@ -191,9 +183,13 @@ def _gradient(loss: Tensor, x: Tensor) -> Tensor:
     return gradient
 
 
+def _check_number(of_views: Sequence[Tensor]) -> None:
+    if len(of_views) < 2:
+        raise ValueError(f"a gradient variance needs the losses of two views or more, got {len(of_views)}")
+
+
 def _check_losses(losses: Sequence[Tensor]) -> None:
-    if len(losses) < 2:
-        raise ValueError(f"a gradient variance needs the losses of two views or more, got {len(losses)}")
+    _check_number(losses)
     for loss in losses:
         if loss.numel() != 1:
             raise ValueError(f"each view's loss must be a scalar, got shape {tuple(loss.shape)}; reduce it first")
