@@ -1,6 +1,7 @@
 """Every key arrives: a run with another value of it has other figures; and a key that does not change them is known."""
 
 import csv
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import timm
 import torch
 from configured import configured
 from runs import TINY_DDPM, tiny_run
+
+from gvr_lightning.data.transforms.recipe import recipe
 
 HERE = Path(__file__).parent
 SGD = ["epochs=2"]
@@ -24,6 +27,7 @@ ACPROP = ["optimizer=acprop", "lr=0.01", "optimizer.weight_decay=0.5", "epochs=3
 RESNET = ["model=resnet20", "model.widths=[4,8]", "model.blocks=1"]
 WIDE = ["model=wide_resnet", "model.depth=10", "model.widen=1"]
 VIT = "img_size: 8, patch_size: 4, embed_dim: 8, depth: {}, num_heads: 2"
+FURTHER = list(inspect.signature(recipe).parameters)[4:]  # than the plain augmentation has
 TIMM = ["model=timm", "model.name=vit_tiny_patch16_224", f"model.options={{{VIT.format(1)}}}"]
 WARM = ["scheduler=warmup", "scheduler.warmup_steps=4"]
 NOISY = ["label_noise=asymmetric", "label_noise.map={3: 5, 1: 7}"]
@@ -125,6 +129,8 @@ ELSEWHERE = {
     "test_keys.py": "model.pretrained trainer.deterministic trainer.benchmark",
     "test_sources.py": "data.root data.download data.image_size data.channels data.cache_dir data.workers"
     " data.test_folder data.value_range data.skip_broken",
+    "test_transforms.py": " ".join(f"data.augmentation.{name}" for name in FURTHER),
+    "test_mixing.py": "mix.mixup mix.cutmix mix.prob mix.independent",
     "test_security.py": "trust",
     "test_launching.py": "trainer.timeout",
     "test_splits.py": "data.eval_batch_size data.on_device",
