@@ -1,5 +1,6 @@
 """The keys of the configuration, read off its files."""
 
+import re
 from collections.abc import Iterator
 
 import yaml
@@ -27,7 +28,8 @@ def configured() -> dict[str, list[object]]:
     for path in [conf_folder() / "config.yaml", *conf_folder().glob("*/*.yaml")]:
         text, group = path.read_text(), path.parent.name
         if group not in ("experiment", "sweep"):
-            above = "" if "@package _global_" in text or group == "conf" else group
+            package = re.search("^# @package (.+)", text)
+            above = "" if "@package _global_" in text or group == "conf" else package[1] if package else group
             for key, value in keys(yaml.safe_load(text), above):
                 repeats = str(value).startswith("${")
                 if not repeats and not key.startswith("hydra") and key not in groups:

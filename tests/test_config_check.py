@@ -1,5 +1,6 @@
 """The check of the command line: every mistake in one line that names the way out, and nothing right refused."""
 
+import re
 import shutil
 import subprocess
 import sys
@@ -129,6 +130,9 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("+regularizer.penalty.alpha=1", ["NoPenalty takes no argument 'alpha'", "it takes none"]),
     ("+task.label_smooth=0.1", ["ClassificationTask", "did you mean task.label_smoothing?"]),
     ("+task.clip=1", ["ClassificationTask", "task.clip"]),
+    ("data.augmentation.hue=0.1", ["there is no key data.augmentation.hue without one of augmentation=none"]),
+    ("augmentation=trivia", ["augmentation=trivia", "did you mean trivial?"]),
+    ("augmentation=trivial data.augmentation.polic=rand", ["did you mean data.augmentation.policy?"]),
     ("data.augmentation.paddin=2", ["data.augmentation.paddin=2", "did you mean data.augmentation.padding?"]),
     ("data.transform.size=6", ["data.transform is null", "+data.transform.size=6"]),
     ("+data.foo=1", ["data.foo=1", "data.val_fraction"]),
@@ -253,7 +257,7 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("zzz=1", ["there is name, seed, epochs", "logger, task, experiment, sampler, extractor, sweep"]),
     ("data.source.roots=3", ["there is none at all"]),
     ("+a.b.c=1", ["a={b: {c: 1}}: there is no such key"]),
-    ("+data.augmentation.brightness=1", ["it takes cutout, cutout_prob, flip, padding"]),
+    ("+data.augmentation.brightness=1", ["it takes cutout, cutout_prob, erasing, flip, padding, transforms"]),
     # what cannot go, and what its target wants
     ("optimizer.betas=[0.9,0.9] optimizer._target_=torch.optim.Adam", ["add it with +optimizer.betas=[0.9,0.9]"]),
     ("+task.accum=2", ["did you mean task.accumulate?"]),
@@ -470,7 +474,8 @@ def test_every_null_and_every_missing_value_has_a_rule() -> None:
         if path.parent.name == "experiment":
             continue
         text = path.read_text(encoding="utf-8")
-        prefix = "" if text.startswith("# @package _global_") else f"{path.parent.name}."
+        place = re.search(r"^# @package (\S+)", text)
+        prefix = f"{place[1] if place else path.parent.name}.".replace("_global_.", "")
         for key, value in leaves(OmegaConf.to_container(OmegaConf.load(path))):
             assert value not in (None, "???") or rule_of(prefix + key) is not None, prefix + key
 

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "gvr_lightning"
 FILES = {path: str(path.relative_to(PACKAGE).with_suffix("")).replace("/", ".") for path in PACKAGE.rglob("*.py")}
 METHODS = ("methods", "distributed.batch", "distributed.sync_batchnorm")
-TORCH_ONLY = (*METHODS, "__init__", "errors", "random", "data.augmentation", "optim", "models")
+TORCH_ONLY = (*METHODS, "__init__", "errors", "random", "data.augmentation", "data.transforms", "optim", "models")
 APPLICATION = ("app", "report", "__main__")
 HYDRA_USERS = ("app", "config", "instantiate")  # the rest takes built objects
 TORCH_FREE = ("report", "config", "errors", "files", "app.command")

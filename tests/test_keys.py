@@ -1,6 +1,7 @@
 """Every key arrives: a run with another value of it has other figures; and a key that does not change them is known."""
 
 import csv
+import inspect
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import timm
 import torch
 from configured import configured
 from runs import TINY_DDPM, tiny_run
+
+from gvr_lightning.data.transforms.recipe import recipe
 
 HERE = Path(__file__).parent
 SGD = ["epochs=2"]
@@ -25,6 +28,7 @@ ACPROP = ["optimizer=acprop", "lr=0.01", "optimizer.weight_decay=0.5", "epochs=3
 RESNET = ["model=resnet20", "model.widths=[4,8]", "model.blocks=1"]
 WIDE = ["model=wide_resnet", "model.depth=10", "model.widen=1"]
 VIT = "img_size: 8, patch_size: 4, embed_dim: 8, depth: {}, num_heads: 2"
+FURTHER = list(inspect.signature(recipe).parameters)[4:]  # than the plain augmentation has
 TIMM = ["model=timm", "model.name=vit_tiny_patch16_224", f"model.options={{{VIT.format(1)}}}"]
 WARM = ["scheduler=warmup", "scheduler.warmup_steps=4"]
 FALLING = ["scheduler=multistep", "scheduler.milestones=[1]"]
@@ -148,6 +152,8 @@ ELSEWHERE = {
     "test_huggingface.py": "data.path data.subset data.revision data.train_split data.val_split data.test_split"
     " data.image_column data.label_column",
     "test_noise_file.py": "label_noise.path label_noise.labels",
+    "test_transforms.py": " ".join(f"data.augmentation.{name}" for name in FURTHER),
+    "test_mixing.py": "mix.mixup mix.cutmix mix.prob mix.independent",
     "test_security.py": "trust",
     "test_launching.py": "trainer.timeout",
     "test_splits.py": "data.eval_batch_size data.on_device",

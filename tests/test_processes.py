@@ -77,6 +77,10 @@ RUNS = {
         "regularizer.penalty.layers=[head*,*early*]",
     ],
     "accumulated": ["regularizer=gvr", "regularizer.penalty.subset=5", "task.accumulate=2"],
+    "mixed": [
+        *("regularizer=gvr", "augmentation=trivial", "mix.mixup=0.4", "mix.cutmix=1", "mix.independent=true"),
+        *("label_noise=symmetric", "task.accumulate=2"),
+    ],
     "all layers": ["regularizer=gvr", "regularizer.penalty.layers=all"],
 }
 DDPM = {"ddpm": ["regularizer=none"], "ddpm, gvr_agr": ["regularizer=gvr_agr"]}

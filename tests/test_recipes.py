@@ -48,6 +48,17 @@ PLAIN_DATA = {"max_train": None, "transform": None, "eval_transform": None, "eva
 PLAIN_DATA |= {"val_fraction": 0.1}
 AUGMENTED = {"is": "Augmentation", "padding": 4, "flip": True, "cutout": 16, "cutout_prob": 0.5}
 SHIFTED = {"is": "Augmentation", "padding": 1, "flip": False, "cutout": 0, "cutout_prob": 0.0}
+UNCHANGED: Tree = {"is": "recipe", "padding": 0, "flip": False, "cutout": 0, "cutout_prob": 0.0, "crop_scale": None}
+UNCHANGED |= {"crop_ratio": [3 / 4, 4 / 3], "degrees": 0.0, "policy": None, "policy_ops": 2, "policy_magnitude": 9}
+UNCHANGED |= {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "jitter_prob": 1.0, "grey_prob": 0.0}
+UNCHANGED |= {"blur_prob": 0.0, "blur_sigma": [0.1, 2.0], "blur_radius": 1}
+UNCHANGED |= {"erase_prob": 0.0, "erase_scale": [0.02, 0.33], "erase_ratio": [0.3, 3.3]}
+PRESETS: dict[str, Tree] = {
+    "none": {},
+    "cifar": {key: value for key, value in AUGMENTED.items() if key != "is"},
+    "imagenet": {"flip": True, "crop_scale": [0.08, 1.0]},
+    "trivial": {"padding": 4, "flip": True, "policy": "trivial"},
+}
 CIFAR = {"root": "data", "download": True, "augmentation": AUGMENTED, **PLAIN_DATA}
 FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None, "workers": None}
 FOLDER |= {"test_folder": None, "value_range": None, "skip_broken": False}
@@ -327,11 +338,22 @@ def test_an_option_stands_for_these_values(line: tuple[str, ...]) -> None:
     assert [tree[key] for key in ("lr", "alpha", "epochs", "seed")] == [LR, ALPHA, EPOCHS, SEED]
 
 
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("line", [["data=cifar10"], ["task=ddpm"]], ids=str)
+def test_a_preset_takes_the_place_of_a_data_set_s_augmentation(line: list[str], name: str) -> None:
+    tree, _ = composed(*line, f"augmentation={name}", "data.augmentation.degrees=3")
+    plain, _ = composed(*line)
+    assert tree["data"].pop("augmentation") == UNCHANGED | PRESETS[name] | {"degrees": 3}
+    plain["data"].pop("augmentation")
+    assert tree == plain | {"name": tree["name"]}
+
+
 def test_every_option_is_in_the_table() -> None:
     options = {group: sorted(options) for group, options in group_options().items()}
     assert {group: sorted(meant) for group, meant in MEANT.items()} == {
-        group: those for group, those in options.items() if group not in ("experiment", "sweep")
+        group: those for group, those in options.items() if group not in ("experiment", "sweep", "augmentation")
     }
+    assert sorted(PRESETS) == options["augmentation"]
     for name, lr in OWN_LR.items():
         assert OmegaConf.load(conf_folder() / "optimizer" / f"{name}.yaml").lr == lr
     assert sorted(OWN_LR) == options["optimizer"]
@@ -362,6 +384,7 @@ def test_the_default_run() -> None:
         "trust": None,
         "test_on": "last",
         "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
+        "mix": {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "independent": False},
         "early_stopping": {"patience": None, "monitor": None, "min_delta": 0.0},
         "parameters": {"freeze": None, "lr_scale": None, "no_decay": None},
     }

@@ -57,6 +57,7 @@ POSITIVE = Row("a finite number > 0", ("0", "-1e-300", "null"), ("1e-300", FLOAT
 NOT_NEGATIVE = Row("a finite number >= 0", ("-1e-300", "inf", "null"), ("0", FLOAT), OTHER)
 SHARE = Row("a number in [0, 1]", ("-1e-9", "1.000001", "null"), ("0", "1"), OTHER)
 BELOW_ONE = Row("a number in [0, 1)", ("-1e-9", "1", "null"), ("0", "0.999999"), OTHER)
+HALF = Row("a number in [0, 0.5]", ("-1e-9", "0.500001", "null"), ("0", "0.5"), OTHER)
 FLAG = Row("true or false", ("1", "null"), ("true", "false"), ("yes", "'true'"))
 TEXT = Row("text (quote what looks like a number: \"'123'\")", ("", "3", "null"), ("a", "'12'"), ("1.5", "true", "[a]"))
 NODE = Row("settings with a _target_", ("{size:3}",), ())
@@ -97,6 +98,10 @@ RULED: dict[str, dict[str, Row]] = {
             ("{backbone:0.1,head:2}", "null"),
         ),
         "parameters.no_decay": one_of("norm_bias").or_null(),
+        "mix.mixup": NOT_NEGATIVE,
+        "mix.cutmix": NOT_NEGATIVE,
+        "mix.prob": SHARE,
+        "mix.independent": FLAG,
         "early_stopping.monitor": TEXT.or_null(),
         "early_stopping.min_delta": NOT_NEGATIVE,
         "task.label_smoothing": BELOW_ONE,
@@ -157,6 +162,20 @@ RULED: dict[str, dict[str, Row]] = {
         "data.augmentation.flip": FLAG,
         "data.augmentation": Row(NODE.words, ("3", "abc", "null", "[1]"), ()),
         "checkpoint": Row(SETTINGS.words, ("3", "abc", "null"), ()),
+    },
+    "augmentation=none": {
+        "data.augmentation.crop_scale": a_list("a finite number > 0", ("[0,1]",), ("[0.1,1]",)).or_null(),
+        **{
+            f"data.augmentation.{name}": a_list("a finite number > 0", ("[0,1]", "[1,inf]"), ("[0.1,2]",))
+            for name in ("crop_ratio", "blur_sigma", "erase_scale", "erase_ratio")
+        },
+        **{f"data.augmentation.{name}": NOT_NEGATIVE for name in ("degrees", "brightness", "contrast", "saturation")},
+        **{f"data.augmentation.{name}_prob": SHARE for name in ("jitter", "grey", "blur", "erase")},
+        "data.augmentation.hue": HALF,
+        "data.augmentation.policy": one_of("trivial", "rand").or_null(),
+        "data.augmentation.policy_ops": whole(1),
+        "data.augmentation.policy_magnitude": whole(0, 30),
+        "data.augmentation.blur_radius": whole(1),
     },
     "data.val_fraction=0.5": {"early_stopping.patience": whole(1).or_null()},
     "task.clip_value=1": {"task.clip_value": POSITIVE.or_null()},
@@ -475,6 +494,30 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             ["data=image_folder data.root=x data.image_size=[48,64]"],
         ),
         ("data=image_folder data.root=x data.image_size=[48,64,3]", ["data.image_size=[48, 64, 3]"], []),
+    ],
+    "spans": [
+        (
+            "augmentation=none data.augmentation.crop_scale=[0.5]",
+            ["data.augmentation.crop_scale=[0.5]: must be the least and the most, [a, b] with a <= b"],
+            ["augmentation=none data.augmentation.crop_scale=[0.5,0.5]"],
+        ),
+        ("augmentation=none data.augmentation.blur_sigma=[2,1]", ["data.augmentation.blur_sigma=[2, 1]"], []),
+        ("augmentation=none data.augmentation.erase_scale=[0.1,0.2,0.3]", ["erase_scale=[0.1, 0.2, 0.3]"], []),
+    ],
+    "takes_its_place": [
+        (
+            "augmentation=trivial data.transform={_target_:torchvision.transforms.v2.RandomRotation,degrees:10}",
+            ["data.transform: takes the place of augmentation=..."],
+            ["data.transform={_target_:torchvision.transforms.v2.RandomRotation,degrees:10}"],
+        )
+    ],
+    "mixes": [
+        (
+            "task=ddpm mix.mixup=0.2",
+            ["mix.mixup=0.2: task=ddpm learns without labels; leave it out"],
+            ["mix.mixup=0.2 mix.cutmix=1 regularizer=gvr", "task=ddpm mix.mixup=0 mix.prob=0.5"],
+        ),
+        ("task=ddpm mix.cutmix=1", ["mix.cutmix=1: task=ddpm"], []),
     ],
     "channels": [
         (

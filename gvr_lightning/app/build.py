@@ -15,6 +15,7 @@ from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.data.augmentation import PerImage
 from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.data.mixing import Mixing
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.sampler import Sampler
 from gvr_lightning.distributed.sync_batchnorm import synchronise
@@ -39,6 +40,7 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
     transform, eval_transform = (
         make(cfg.data.get(key), f"data.{key}", CALL) for key in ("transform", "eval_transform")
     )
+    mix: Any = cfg.get("mix") or {}  # earlier runs have none
     data = ViewsDataModule(
         source=make(cfg.data.source, "data.source", CALL),
         augmentation=PerImage(transform) if transform else make(cfg.data.augmentation, "data.augmentation", CALL),
@@ -47,6 +49,7 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         label_noise=make(cfg.label_noise, "label_noise", CALL),
+        mixing=Mixing(**mix) if mix.get("mixup") or mix.get("cutmix") else None,
         **options,
     )
     with guarded("data"):

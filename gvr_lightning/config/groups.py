@@ -7,7 +7,7 @@ from gvr_lightning.config.wording import show, suggest
 from gvr_lightning.errors import UserError
 
 Groups = dict[str, list[str]]
-OPTIONAL = ("experiment", "sampler", "extractor", "sweep")  # groups that may stay empty
+OPTIONAL = ("experiment", "sampler", "extractor", "sweep", "augmentation")  # groups that may stay empty
 
 
 def is_choice(override: Override, groups: Groups) -> bool:

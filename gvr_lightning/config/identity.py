@@ -15,7 +15,7 @@ LABELS = ("name", "resume", "trust", "extractor.trust", "logger.sweep")  # the s
 MAY_MOVE = ("root", "path", "cache_dir", "workers", "download", "on_device", "eval_batch_size")
 
 # Of a run that goes on: with another one of these it would be another run.
-FIXED = ("model", "data", "label_noise", "seed", "batch_size", "task._target_", "task.noise", "parameters")
+FIXED = ("model", "data", "label_noise", "mix", "seed", "batch_size", "task._target_", "task.noise", "parameters")
 SWITCHES = ("task.ema_decay",)  # neither from zero nor to it: the checkpoint has an average, or none
 ANEW = ("resume", "trust")  # and what counts on the command line alone
 

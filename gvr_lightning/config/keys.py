@@ -8,6 +8,7 @@ from hydra.core.override_parser.types import Override
 from gvr_lightning.config.folder import group_options
 from gvr_lightning.config.groups import OPTIONAL
 from gvr_lightning.config.overrides import SIGNS
+from gvr_lightning.config.schema import options_with
 from gvr_lightning.config.signatures import signature
 from gvr_lightning.config.wording import nearest, show
 from gvr_lightning.errors import UserError
@@ -99,6 +100,8 @@ def _unknown(override: Override, path: list[str], node: Any, tree: Tree) -> User
     new = SIGNS[override.type] == "" and (above in FREE or path[-1] in _arguments(node))
     if new:
         return UserError(f"{text}: {key} is not in the configuration yet; add it with +{text}")
+    if above == "data.augmentation" and (options := options_with(key)):  # not of a data set's own
+        return UserError(f"{text}: there is no key {key} without one of {', '.join(options)}")
     return UserError(f"{text}: there is no key {key}; {suggest_key(key, _names(node), tree)}")
 
 

@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 
+from gvr_lightning.config.augmentation import AUGMENTATION
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.folder import chosen_by
 from gvr_lightning.config.generation import GENERATION
@@ -235,5 +236,5 @@ def gradient_scaler(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(name, clipping, shares, views, per_sample, compiled, norm_groups, blocks, depth, nesterov, channels, image_size),
-    *(network, labels, stops_early, gradient_scaler, alpha_schedule, *SCHEDULE, *GENERATION),
+    *(network, labels, stops_early, gradient_scaler, alpha_schedule, *SCHEDULE, *AUGMENTATION, *GENERATION),
 )

@@ -75,6 +75,11 @@ def rule_of(path: str) -> Rule | None:
     return rule_of(key.repeats)
 
 
+def options_with(path: str) -> list[str]:
+    """The options of groups that have a key."""
+    return [f"{f.parent.name}={f.stem}" for f in _files()[1:] if any(found == path for found, _, _ in _lines(f))]
+
+
 def _files() -> list[Path]:
     """The default options first."""
     first = conf_folder() / "config.yaml"
@@ -87,8 +92,9 @@ def _files() -> list[Path]:
 def _lines(file: Path) -> Iterator[tuple[str, str, str]]:
     """The path, the default and the comment of each line with a key, without the nodes that hold others."""
     text = file.read_text(encoding="utf-8")
-    top = file.name == "config.yaml" or "# @package _global_" in text
-    above: list[tuple[int, str]] = [] if top else [(-1, file.parent.name)]
+    package = re.search(r"^# @package (\S+)", text)
+    place = package[1] if package else file.parent.name
+    above: list[tuple[int, str]] = [] if file.name == "config.yaml" or place == "_global_" else [(-1, place)]
     for line in text.splitlines():
         found = _LINE.fullmatch(line)
         if found is None:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gvr_lightning.data.transforms.box import Erasing
+from gvr_lightning.data.transforms.kinds import Transform
 from gvr_lightning.random import hash_key, uniform
 
 
@@ -20,10 +22,21 @@ class Augmentation:
         flip: whether half of the images are mirrored.
         cutout: side of the square that is cut out, 0 for none.
         cutout_prob: how often.
+        transforms: of the bytes, in turn, after crop and flip.
+        erasing: of a box, after the normalisation; None for none.
     """
 
-    def __init__(self, padding: int = 4, flip: bool = True, cutout: int = 16, cutout_prob: float = 0.5) -> None:
+    def __init__(
+        self,
+        padding: int = 4,
+        flip: bool = True,
+        cutout: int = 16,
+        cutout_prob: float = 0.5,
+        transforms: Sequence[Transform] = (),
+        erasing: Erasing | None = None,
+    ) -> None:
         self.padding, self.flip, self.cutout, self.cutout_prob = padding, flip, cutout, cutout_prob
+        self.transforms, self.erasing = transforms, erasing
 
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
         """Views of the images, one for each key.
@@ -40,10 +53,16 @@ class Augmentation:
         """
         column = torch.tensor(keys).unsqueeze(1) if index.is_cpu else filled(keys, index.device)
         u = uniform(column, index, 6)  # (6, V, B)
-        views = self._crop_and_flip(images, u[:3]).float()  # bytes as long as possible: a quarter of the traffic
+        bytes_ = self._crop_and_flip(images, u[:3])  # as long as possible: a quarter of the traffic
+        for transform in self.transforms:
+            bytes_ = transform(bytes_.flatten(0, 1), _draws(transform, keys, index)).view_as(bytes_)
+        views = bytes_.float()
         views.mul_((1 / (255 * std)).view(-1, 1, 1)).add_((-mean / std).view(-1, 1, 1))
         if self.cutout:
             views.mul_(self._outside(u[3:], images.shape[2], images.shape[3]).unsqueeze(2))
+        if self.erasing is not None:
+            outside = self.erasing.outside(_draws(self.erasing, keys, index), (images.shape[2], images.shape[3]))
+            views.mul_(outside.view(*views.shape[:2], *outside.shape[1:]))
         return list(views.unbind(0))
 
     def _crop_and_flip(self, images: Tensor, u: Tensor) -> Tensor:
@@ -106,6 +125,12 @@ def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
 def filled(numbers: Sequence[int], device: torch.device) -> Tensor:
     """Whole numbers as int64 (n, 1), without a copy from the host, for which a step would wait."""
     return torch.stack([torch.full((1,), number, dtype=torch.int64, device=device) for number in numbers])
+
+
+def _draws(transform: Transform | Erasing, keys: Sequence[int], index: Tensor) -> Tensor:
+    """Its own uniform numbers (draws, V * B), whatever other transforms there are."""
+    own = filled([hash_key(key, transform.number) for key in keys], index.device)
+    return uniform(own, index, transform.draws).flatten(1)
 
 
 def _below(u: Tensor, n: int) -> Tensor:

@@ -11,7 +11,8 @@ from gvr_lightning.distributed.batch import Shard, balanced_shard
 class Batch(NamedTuple):
     """A process's rows of a global batch: V views (B, C, H, W) of the same samples, labels (B,), numbers (B,).
 
-    A task may make views of several tensors, and a target for each, of them.
+    Labels of mixed samples are soft, (B, classes); where views are mixed each for itself, a list with those of each. A
+    task may make views of several tensors, and a target for each, of them.
     """
 
     views: list[Any]
@@ -19,7 +20,7 @@ class Batch(NamedTuple):
     samples: Tensor
     keys: Tensor | None = None  # (V, all rows) random numbers, from which a penalty draws its subsets
     shards: tuple[Shard, ...] = ()  # of each micro-batch, the rows that are here
-    true: Tensor | None = None  # the labels (B,) before label noise, where there is any
+    true: Any = None  # the labels (B,) before label noise, where there is any, or a list of such
 
     @property
     def total(self) -> int:
@@ -35,10 +36,17 @@ class Batch(NamedTuple):
             here, all_rows = slice(row, row + s.row_count.rows), slice(key, key + s.total)
             keys = None if self.keys is None else self.keys[:, all_rows]
             views = [view[here] for view in self.views]
-            true = None if self.true is None else self.true[here]
-            parts.append(Batch(views, self.target[here], self.samples[here], keys, (s,), true))
+            target, true = (_rows(labels, here) for labels in (self.target, self.true))
+            parts.append(Batch(views, target, self.samples[here], keys, (s,), true))
             row, key = here.stop, all_rows.stop
         return parts
+
+
+def _rows(labels: Any, here: slice) -> Any:
+    """Some rows of labels, of those of each view, or of none."""
+    if labels is None:
+        return None
+    return [each[here] for each in labels] if isinstance(labels, list) else labels[here]
 
 
 def rows_here(index: Tensor, micro_batches: int, rank: int, processes: int) -> tuple[Tensor, tuple[Shard, ...]]:

@@ -16,11 +16,12 @@ from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.data.mislabelling import Mislabelling, mislabelled
+from gvr_lightning.data.mixing import Mixing, mixed
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, permutation, uniform
 
-ORDER, VIEW, SUBSET, PLAIN = range(4)  # what a random number is for, so that no two uses share one
+ORDER, VIEW, SUBSET, PLAIN, MIX = range(5)  # what a random number is for, so that no two uses share one
 
 
 class ViewsDataModule(LightningDataModule):
@@ -43,6 +44,7 @@ class ViewsDataModule(LightningDataModule):
         eval_batch_size: samples a validation or test step.
         on_device: keep all images on the training device.
         label_noise: (true labels, sample numbers, class names) -> labels, of the samples trained on; None for the true.
+        mixing: of training samples and their labels, pair by pair; None for none.
     """
 
     def __init__(
@@ -60,12 +62,13 @@ class ViewsDataModule(LightningDataModule):
         eval_batch_size: int = 500,
         on_device: bool = True,
         label_noise: Mislabelling | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         super().__init__()
         self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
         self.views, self.batch_size, self.eval_batch_size, self.seed = views, batch_size, eval_batch_size, seed
         self.val_fraction, self.max_train, self.on_device = val_fraction, max_train, on_device
-        self.label_noise = label_noise
+        self.label_noise, self.mixing = label_noise, mixing
         self._mean_std = (mean, std)
         self.splits: Splits | None = None
 
@@ -142,7 +145,23 @@ class ViewsDataModule(LightningDataModule):
         views, target = self._augmented(mine, epoch)
         # of all rows on every process: a subset is drawn from the global batch without a word between them
         subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)
-        return Batch(views, target, mine, subset_keys, shards, self._true(mine))
+        batch = Batch(views, target, mine, subset_keys, shards, self._true(mine))
+        return batch if self.mixing is None else self._mixed(batch, self.mixing, index, epoch, micro_batches)
+
+    def _mixed(self, batch: Batch, mixing: Mixing, index: Tensor, epoch: int, micro_batches: int) -> Batch:
+        """Each sample with its partner; the views of another process's are made here, too."""
+        here, _ = rows_here(torch.arange(len(index), device=index.device), micro_batches, *rank_and_size())
+        keys = [hash_key(MIX, self.seed, epoch, view) for view in range(self.views if mixing.independent else 1)]
+        pairs = [mixing.pairs(key, index, here, tuple(batch.views[0].shape[2:])) for key in keys]
+
+        def partners(rows: Tensor) -> Batch:
+            if len(here) == len(index):
+                true = None if batch.true is None else batch.true[rows]
+                return Batch([view[rows] for view in batch.views], batch.target[rows], index[rows], true=true)
+            views, target = self._augmented(index[rows], epoch)
+            return Batch(views, target, index[rows], true=self._true(index[rows]))
+
+        return mixed(batch, pairs, partners, self.num_classes)
 
     def _true(self, index: Tensor) -> Tensor | None:
         """The labels before the noise; they move to the device once, so that no step waits for it."""

@@ -72,6 +72,7 @@ class Penalty(ABC):
     most: int | None = None  # None: as many as there are
     with_one_view: str = ""  # the option of the regularizers that does likewise with one
     needs_classes: bool = False  # whether logits have to be those of classes
+    hard_labels: bool = False  # whether targets have to be labels, and not shares of classes as of mixed samples
     adds_nothing: bool = False  # whether it is no regularizer, and so a baseline for those that are
     double_backward: bool = False  # whether the whole network is differentiated twice, which rules out torch.compile
     varies: dict[tuple[str, object], dict[str, object]] = {}  # noqa: RUF012 (a declaration, never written to)

@@ -1,6 +1,7 @@
 """Image classification."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -75,11 +76,16 @@ class ClassificationTask(BaseTask):
         return {f"val/{name}": mode for name, mode in {"loss": "min", **best, **raw}.items()}
 
     def criterion(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy, averaged over the batch."""
+        """Cross-entropy, averaged over the batch; of labels, or of shares of classes (B, C)."""
+        target = target.to(output.dtype) if target.is_floating_point() else target
         return F.cross_entropy(output, target, label_smoothing=self.label_smoothing)
 
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
-        """Accuracy on all views, how often the views of a sample get one label, and what label noise makes of it."""
+        """Accuracy on all views, how often the views of a sample get one label, and what label noise makes of it.
+
+        Of mixed samples, the label with the larger share counts.
+        """
+        loss = replace(loss, targets=[y.argmax(1) if y.is_floating_point() else y for y in loss.targets])
         labels = [logits.argmax(1) for logits in loss.logits]
         values = {"acc": _mean_share(map(torch.eq, labels, loss.targets), loss)}
         if batch.true is not None:
@@ -176,11 +182,12 @@ class ClassificationTask(BaseTask):
         return row
 
 
-def _by_label(true: Tensor, predicted: list[Tensor], loss: RegularizedLoss) -> dict[str, Tensor]:
+def _by_label(true: Tensor | list[Tensor], predicted: list[Tensor], loss: RegularizedLoss) -> dict[str, Tensor]:
     """Which share of all rows is rightly or wrongly labelled, and predicted as the label says or as it should say."""
-    if not len(true):  # of a process without rows, where one of weight 0 stands in
-        true = true.new_zeros(1)
-    truths = [true if rows is None else true[rows] for rows in loss.rows]
+    of_views = true if isinstance(true, list) else [true] * len(loss.rows)
+    # of a process without rows, where one of weight 0 stands in
+    of_views = [labels if len(labels) else labels.new_zeros(1) for labels in of_views]
+    truths = [labels if rows is None else labels[rows] for labels, rows in zip(of_views, loss.rows, strict=True)]
     clean = list(map(torch.eq, loss.targets, truths))
     noisy = list(map(torch.logical_not, clean))
     as_labelled, truly = (list(map(torch.eq, predicted, those)) for those in (loss.targets, truths))
