@@ -154,7 +154,9 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
         outcome["status"] = "interrupted"
         raise
     except Exception as error:
-        outcome |= {"error": str(error), **({"diverged": True} if isinstance(error, DivergedError) else {})}
+        outcome["error"] = str(error)
+        if isinstance(error, DivergedError):
+            outcome["diverged"] = True
         raise
     finally:
         parts.interruption.leaving = True

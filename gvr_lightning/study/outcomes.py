@@ -72,15 +72,22 @@ def outcome(study: Path, trial: Trial, metric: str) -> Outcome:
     return Outcome(run, crashed=error, begun=True)
 
 
-def reader(plan: Plan) -> Read:
-    """Reads each run's folder once."""
+def reader(plan: Plan, settled: dict[tuple[str, str], Outcome] | None = None) -> Read:
+    """Reads each run's folder once.
+
+    Args:
+        plan: the study's.
+        settled: outcomes that change no more, which are kept here from one reader to the next.
+    """
+    settled = {} if settled is None else settled
     known: dict[tuple[str, str], Outcome] = {}
 
     def read(trial: Trial, metric: str) -> Outcome:
         key = trial.place, metric
-        if key not in known:
-            known[key] = outcome(plan.folder, trial, metric)
-        return known[key]
+        if key not in settled and key not in known:
+            found = outcome(plan.folder, trial, metric)
+            (known if found.is_open else settled)[key] = found
+        return settled.get(key) or known[key]
 
     return read
 

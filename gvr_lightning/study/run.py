@@ -7,7 +7,7 @@ from gvr_lightning.errors import TrainingError, UserError
 from gvr_lightning.study.check import check_arms
 from gvr_lightning.study.folder import Registered, register, registered, taken
 from gvr_lightning.study.launch import launch
-from gvr_lightning.study.outcomes import reader
+from gvr_lightning.study.outcomes import Outcome, reader
 from gvr_lightning.study.plan import Plan
 from gvr_lightning.study.report import write_study
 from gvr_lightning.study.schedule import Replay
@@ -35,19 +35,20 @@ def run_study(plan: Plan) -> str:
     with taken(plan.folder):
         found = registered(plan) or register(plan, epochs)
         _compare(plan, found, epochs)
-        while not (state := Replay(plan, found.epochs, reader(plan)).state()).done:
-            _go_on(plan, state.stages[-1])
-        return write_study(plan, found, state, reader(plan))
+        settled: dict[tuple[str, str], Outcome] = {}
+        while not (state := Replay(plan, found.epochs, reader(plan, settled)).state()).done:
+            _go_on(plan, state.stages[-1], settled)
+        return write_study(plan, found, state, reader(plan, settled))
 
 
-def _go_on(plan: Plan, stage: Stage) -> None:
+def _go_on(plan: Plan, stage: Stage, settled: dict[tuple[str, str], Outcome]) -> None:
     """Run what of a stage is open."""
-    read = reader(plan)
+    read = reader(plan, settled)
     rows = [row for row in stage.rows if any(read(trial, stage.metric).is_open for trial in row)]
     left = sum(read(trial, stage.metric).is_open for trial in stage.trials)
     print(f"{stage.heading}: {len(stage.trials)} runs, {left} left", flush=True)
     launch(plan.folder, rows, stage.metric, plan.launcher)
-    read = reader(plan)
+    read = reader(plan, settled)
     still = {trial: read(trial, stage.metric) for trial in stage.trials if read(trial, stage.metric).is_open}
     crashed = {trial: found.crashed for trial, found in still.items() if found.crashed}
     if crashed:
