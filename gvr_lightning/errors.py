@@ -18,6 +18,10 @@ class TrainingError(Exception):
     """Training cannot go on, through no mistake that could be seen before; exit status 1."""
 
 
+class DivergedError(TrainingError):
+    """Losses, gradients, weights or figures that are infinite or no number."""
+
+
 class Interrupted(BaseException):
     """Ctrl-C, SIGTERM or SIGUSR1; exit status 128 + signal number."""
 

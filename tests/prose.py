@@ -11,9 +11,11 @@ from gvr_lightning.config.sampling import read_sample_line
 from gvr_lightning.config.sweep import expand
 from gvr_lightning.config.trained import read_export_line, read_predict_line
 from gvr_lightning.report.settings import read_report_line
+from gvr_lightning.study.check import check_arms
+from gvr_lightning.study.read import read_plan
 
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
-NAME = r"(?:train\.py|gvr-(?:train|sample|report|export|predict))"
+NAME = r"(?:train\.py|gvr-(?:train|sample|report|study|export|predict))"
 COMMAND = re.compile(
     rf"(?:^ *|`)(?:(?:torchrun|python)\b[^\n]*? )??({NAME}(?: [^->][^`\n]*| -[a-z-][^`\n]*)?)(?=[`\n])", re.MULTILINE
 )
@@ -78,6 +80,12 @@ def _check_report(words: list[str]) -> None:
         read_report_line([w if "=" in w else "." for w in words])  # its folders come to be when runs do
 
 
+def _check_study(words: list[str]) -> None:
+    file = Path(__file__).parents[1] / words[0]
+    if file.is_file():  # others are the reader's
+        check_arms(read_plan(file, [w for w in words[1:] if w != "--status"]))
+
+
 def _check_trained(read: Callable[[list[str]], object]) -> Callable[[list[str]], object]:
     return lambda words: None if "--help" in words else read(words)
 
@@ -87,6 +95,7 @@ CHECKS: dict[str, Callable[[list[str]], object]] = {
     "gvr-train": _check_train,
     "gvr-sample": _check_sample,
     "gvr-report": _check_report,
+    "gvr-study": _check_study,
     "gvr-export": _check_trained(read_export_line),
     "gvr-predict": _check_trained(read_predict_line),
 }

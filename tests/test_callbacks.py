@@ -849,7 +849,7 @@ def git(folder: Path, *arguments: str) -> str:
 def test_the_commit_and_whether_the_code_was_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "package"
     package.mkdir()
-    monkeypatch.setattr(summary, "__file__", str(package / "summary.py"))
+    monkeypatch.setattr("gvr_lightning.git.__file__", str(package / "git.py"))
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     unknown = {"commit": None, "dirty": None}
     assert summary.git_state() == unknown, "no checkout"

@@ -11,9 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "gvr_lightning"
 FILES = {path: str(path.relative_to(PACKAGE).with_suffix("")).replace("/", ".") for path in PACKAGE.rglob("*.py")}
 METHODS = ("methods", "distributed.batch", "distributed.sync_batchnorm")
 TORCH_ONLY = (*METHODS, "__init__", "errors", "random", "data.augmentation", "data.transforms", "optim", "models")
-APPLICATION = ("app", "report", "__main__")
-HYDRA_USERS = ("app", "config", "instantiate")  # the rest takes built objects
-TORCH_FREE = ("report", "config", "errors", "files", "app.command")
+APPLICATION = ("app", "report", "study", "__main__")
+HYDRA_USERS = ("app", "config", "instantiate", "study.launch")  # the rest takes built objects
+TORCH_FREE = ("report", "study", "config", "errors", "files", "git", "app.command")
 
 
 def within(module: str, names: tuple[str, ...]) -> bool:

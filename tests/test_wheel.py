@@ -35,6 +35,7 @@ def test_the_wheel_trains(tmp_path: Path) -> None:
         and "gvr-export = gvr_lightning.app.export:main" in entries
         and "gvr-predict = gvr_lightning.app.predict:main" in entries
         and "gvr-report = gvr_lightning.report.cli:main" in entries
+        and "gvr-study = gvr_lightning.study.cli:main" in entries
     )
     command = [sys.executable, "-c", ENTRY, "regularizer=gvr", "alpha=0.01", *TINY, *TINY_CNN]
     environment = {**os.environ, "PYTHONPATH": str(site)}

@@ -31,7 +31,7 @@ from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.place import one_a_machine_first
 from gvr_lightning.distributed.strategies import load_whole
-from gvr_lightning.errors import Interrupted, TrainingError, UserError
+from gvr_lightning.errors import DivergedError, Interrupted, TrainingError, UserError
 from gvr_lightning.instantiate import make, require_kind
 from gvr_lightning.recording.confusion import CONFUSION, PICTURE, draw_confusion, write_confusion
 from gvr_lightning.recording.csv import METRICS, trackers
@@ -155,6 +155,8 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
         raise
     except Exception as error:
         outcome["error"] = str(error)
+        if isinstance(error, DivergedError):
+            outcome["diverged"] = True
         raise
     finally:
         parts.interruption.leaving = True

@@ -4,7 +4,6 @@ import json
 import math
 import os
 import platform
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import torch
 from gvr_lightning.config.identity import config_hash
 from gvr_lightning.errors import Interrupted
 from gvr_lightning.files import atomic
+from gvr_lightning.git import git_state
 
 SUMMARY = "summary.json"
 PACKAGES = (
@@ -86,19 +86,3 @@ def machine() -> dict[str, Any]:
     """What a run's seconds depend on."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"system": platform.system(), "processor": platform.machine(), "cpus": os.cpu_count(), "gpu": gpu}
-
-
-def git_state() -> dict[str, Any]:
-    """Commit of this code and whether it was changed since; nulls outside of a checkout."""
-    folder = Path(__file__).parent
-
-    def git(*arguments: str) -> str | None:
-        try:
-            done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10)
-        except (OSError, subprocess.TimeoutExpired):
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    tracked = git("ls-files", "--error-unmatch", "__init__.py") is not None  # not a checkout that merely holds a venv
-    status = git("status", "--porcelain", "--untracked-files=no") if tracked else None
-    return {"commit": git("rev-parse", "HEAD") if tracked else None, "dirty": None if status is None else bool(status)}

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gvr_lightning.errors import TrainingError
+from gvr_lightning.errors import DivergedError, TrainingError
 from gvr_lightning.methods.penalty import RegularizedLoss
 
 STOP, SKIP = "stop", "skip"
@@ -50,7 +50,7 @@ class NonFinite:
             raise error
         self.skipped += 1
         if self.skipped > self.limit:
-            raise TrainingError(f"{error}. {self.limit} updates were skipped before (task.max_skipped)")
+            raise DivergedError(f"{error}. {self.limit} updates were skipped before (task.max_skipped)")
         for buffer, before in zip(model.buffers(), self._buffers, strict=True):
             buffer.copy_(before)
         for p in model.parameters():
@@ -69,7 +69,7 @@ def not_finite(loss: RegularizedLoss, trainer: Any) -> TrainingError:
     views = ", ".join(f"{x.item():.4g}" for x in loss.losses)
     lr = trainer.optimizers[0].param_groups[0]["lr"]
     what = "loss" if not bool(loss.total.isfinite()) else "gradient"
-    return TrainingError(
+    return DivergedError(
         f"the {what} is not finite at step {trainer.global_step} (epoch {trainer.current_epoch}): losses {views}"
         f", penalty {loss.penalty.item():.4g} x alpha {loss.alpha:g}. Try a lower lr (now {lr:.3g}){ADVICE}"
     )
@@ -89,7 +89,7 @@ def overflow_is_told(trainer: Any) -> Iterator[None]:
             raise
         lr = trainer.optimizers[0].param_groups[0]["lr"]
         at = f"the update at step {trainer.global_step}"
-        raise TrainingError(f"{at} overflows: use a lower lr (now {lr:.3g})") from error
+        raise DivergedError(f"{at} overflows: use a lower lr (now {lr:.3g})") from error
 
 
 def require_finite_weights(task: nn.Module) -> None:
@@ -101,7 +101,7 @@ def require_finite_weights(task: nn.Module) -> None:
     for name, value in task.state_dict().items():
         whole = value.full_tensor() if hasattr(value, "full_tensor") else value
         if whole.is_floating_point() and not bool(whole.isfinite().all()):
-            raise TrainingError(f"{name} is not finite at the end of training: try a lower lr{ADVICE}")
+            raise DivergedError(f"{name} is not finite at the end of training: try a lower lr{ADVICE}")
 
 
 def require_finite_figures(figures: dict[str, float]) -> None:
@@ -112,4 +112,4 @@ def require_finite_figures(figures: dict[str, float]) -> None:
     """
     for name, value in figures.items():
         if isinstance(value, float) and not math.isfinite(value):
-            raise TrainingError(f"{name} is {value} at the end of training: try a lower lr{ADVICE}")
+            raise DivergedError(f"{name} is {value} at the end of training: try a lower lr{ADVICE}")
