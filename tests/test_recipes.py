@@ -383,6 +383,7 @@ def test_the_default_run() -> None:
         "resume": None,
         "trust": None,
         "test_on": "last",
+        "test_every_n_epochs": None,
         "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
         "mix": {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "independent": False},
         "early_stopping": {"patience": None, "monitor": None, "min_delta": 0.0},

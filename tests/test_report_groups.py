@@ -45,6 +45,7 @@ THE_SAME = {
     ),
     *("logger.on_error", "logger.group", "logger.job_type", "logger.tags", "logger.sweep"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
+    "test_every_n_epochs",
 }
 SEPARATE = ("task", "data", "model", "label_noise", "batch_size", "protocol")  # methods are not compared across these
 CLASSIFICATION = [

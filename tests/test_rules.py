@@ -84,6 +84,7 @@ RULED: dict[str, dict[str, Row]] = {
         "alpha": NOT_NEGATIVE,
         "resume": TEXT.or_null(),
         "test_on": one_of("last", "best"),
+        "test_every_n_epochs": whole(1).or_null(),
         "trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
         "checkpoint.every_n_steps": whole(1).or_null(),
         "checkpoint.every_n_minutes": POSITIVE.or_null(),
@@ -628,6 +629,13 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             "task=ddpm sampler=ddpm sampler.spacing=quadratic",
             ["sampler.spacing=quadratic: DDPMScheduler does not have it; choose sampler=ddim_published"],
             ["task=ddpm sampler=ddim_published sampler.spacing=quadratic"],
+        )
+    ],
+    "tested_epochs": [
+        (
+            "task=ddpm test_every_n_epochs=2",
+            ["test_every_n_epochs=2: task=ddpm has no accuracy; set generation.score_every_n_epochs"],
+            ["task=ddpm test_every_n_epochs=null"],
         )
     ],
     "first_weights": [

@@ -24,6 +24,7 @@ from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.interruption import Interruption, signals_interrupt
 from gvr_lightning.callbacks.optimizer_modes import OptimizerModes
 from gvr_lightning.callbacks.progress import RunProgress
+from gvr_lightning.callbacks.tested_epochs import TestedEpochs
 from gvr_lightning.callbacks.throughput import Throughput
 from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.config.moved import current
@@ -125,6 +126,7 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: lis
         progress,
     ]
     callbacks += [generation] if generation else []
+    callbacks += [TestedEpochs(cfg.test_every_n_epochs)] if cfg.get("test_every_n_epochs") else []
     if first:
         begin(folder, config, overrides, checkpoint)
     trainer = build_trainer(cfg, folder, callbacks)
@@ -198,9 +200,8 @@ def _leave(parts: _Parts, folder: Path, summary: dict[str, Any], name: str) -> N
 
 def _summary(config: dict[str, Any], parts: _Parts, metrics: dict[str, float]) -> dict[str, Any]:
     task, trainer = parts.task, parts.trainer
-    trained = {
-        name: value for name, value in task.epoch_row.last.items() if name.partition("/")[0] not in ("epoch", "lr")
-    }
+    others = ("epoch", "lr", "test")
+    trained = {name: value for name, value in task.epoch_row.last.items() if name.partition("/")[0] not in others}
     steps = {"epochs": trainer.current_epoch, "steps": trainer.global_step}
     return {
         "task": task.kind,

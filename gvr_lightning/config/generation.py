@@ -83,6 +83,14 @@ def quadratic(config: Config) -> str | None:
     return f"sampler.spacing=quadratic: {kind(config, 'sampler')} does not have it; choose sampler=ddim_published"
 
 
+def tested_epochs(config: Config) -> str | None:
+    """Accuracies are of classes."""
+    every = get(config, "test_every_n_epochs")
+    if every is None or not draws(config):
+        return None
+    return f"test_every_n_epochs={show(every)}: {task(config)} has no accuracy; set generation.score_every_n_epochs"
+
+
 def first_weights(config: Config) -> str | None:
     """Weights that come from a folder are not initialised."""
     weights = get(config, "model.weights")
@@ -91,4 +99,7 @@ def first_weights(config: Config) -> str | None:
     return f"model.init=published: the first weights are those of model.weights={show(weights)}; set model.init=default"
 
 
-GENERATION = (class_logits, generates, pixels, sampling_steps, beta_range, scaled_betas, quadratic, first_weights)
+GENERATION = (
+    *(class_logits, generates, pixels, sampling_steps, beta_range, scaled_betas),
+    *(quadratic, first_weights, tested_epochs),
+)

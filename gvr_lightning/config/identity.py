@@ -27,7 +27,7 @@ BOOKKEEPING = (
     *("*._partial_", "*._convert_", "*._recursive_"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy.*"),
     *("trainer.timeout", "trainer.benchmark", "trainer.deterministic", "trainer.log_every_n_steps"),
-    *("data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
+    *("test_every_n_epochs", "data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 )
 PLACES = (

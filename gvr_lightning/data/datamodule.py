@@ -201,6 +201,12 @@ class ViewsDataModule(LightningDataModule):
             mine, _ = rows_here(index.to(device), 1, *rank_and_size())
             yield self._eval_batch(mine, self._validated)
 
+    def tested(self, device: torch.device) -> Iterator[Batch]:
+        """The test images likewise, outside of a test."""
+        for index in self.test_dataloader():
+            mine, _ = rows_here(index.to(device), 1, *rank_and_size())
+            yield self._eval_batch(mine, self._splits.test)
+
     def _in_order(self, index: Tensor) -> IndexLoader:
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)
 

@@ -44,6 +44,12 @@ def divide_parameters(strategy: object) -> None:
         strategy.reshard()
 
 
+def share_statistics(strategy: object) -> None:
+    """All processes have the first's running statistics, where they do not share them anyway."""
+    if isinstance(strategy, OneStatistics):
+        strategy._share_statistics()
+
+
 class OneStatistics(DDPStrategy):
     """Every step of training and validation starts with the first process's running statistics of BatchNorm.
 

@@ -7,7 +7,7 @@ from gvr_lightning.recording.csv import read_metrics
 
 PANELS = {
     "loss": {"train/loss": "train, mean of the views", "val/loss": "validation"},
-    "accuracy": {"train/acc": "train, augmented", "val/acc": "validation"},
+    "accuracy": {"train/acc": "train, augmented", "val/acc": "validation", "test/acc": "test, for this picture only"},
     "FID": {"fid": "Fréchet inception distance"},
     "inception score": {"is/mean": "mean over the splits"},
     "penalty": {"train/penalty": "penalty", "train/penalty_share": "share of the loss"},

@@ -41,16 +41,18 @@ def draw_logged_curves(
     """Every curve that any of the groups has logged: the progress over each of `X_AXES`, and others by epoch."""
     found = []
     progress = _first_logged(groups, PROGRESS.get(task, (metric.name,)))
+    tested = progress != ACCURACY and _by_epoch(groups, ACCURACY)
     for x in X_AXES if progress else ():
         beside = [
             p for p in published if x == "epoch" and p.metric == ACCURACY == f"test/{progress.rpartition('/')[2]}"
         ]
+        beside = [] if tested else beside  # they are beside the test accuracies
         curves = bands(groups, x, progress)
         if curves:
             file = folder / f"{prefix}_{_slug(progress)}_by_{_slug(x)}.png"
             found.append(draw_bands(curves, x, Metric(progress), styles, file, beside))
-    for name in BY_EPOCH:
-        beside = [p for p in published if p.metric == name and name in SCORES]
+    for name in (ACCURACY, *BY_EPOCH) if tested else BY_EPOCH:
+        beside = [p for p in published if p.metric == name and name in (ACCURACY, *SCORES)]
         curves = [band for band in bands(groups, "epoch", name) if _worth_drawing(band, name, bool(beside))]
         if curves:
             file = folder / f"{prefix}_{_slug(name)}_by_epoch.png"
@@ -85,6 +87,12 @@ def _first_logged(groups: Sequence[Group], names: Sequence[str]) -> str:
     """The first of some columns that any run logged, "" for none."""
     rows = [row for group in groups for run in group.runs.values() for row in run.rows]
     return next((name for name in names if any(name in row for row in rows)), "")
+
+
+def _by_epoch(groups: Sequence[Group], name: str) -> bool:
+    """Whether any run has a figure after several epochs."""
+    runs = [run for group in groups for run in group.runs.values()]
+    return any(len({row["epoch"] for row in run.rows if name in row and "epoch" in row}) > 1 for run in runs)
 
 
 def _worth_drawing(band: Band, name: str, published: bool) -> bool:
