@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from gvr_lightning.methods.agr import AGR, agr_
     from gvr_lightning.methods.consistency import Consistency
     from gvr_lightning.methods.feature_norm import FeatureNorm
+    from gvr_lightning.methods.generalised_cross_entropy import GeneralisedCrossEntropy
     from gvr_lightning.methods.gvr.label_free import LabelFreeGradientVariance
     from gvr_lightning.methods.gvr.normalised import NormalisedGradientVariance
     from gvr_lightning.methods.gvr.one_view import OneViewGradientVariance
@@ -30,6 +31,7 @@ __all__ = [
     "ACProp",
     "Consistency",
     "FeatureNorm",
+    "GeneralisedCrossEntropy",
     "GradientRegularization",
     "GradientVariance",
     "LabelFreeGradientVariance",
@@ -50,6 +52,7 @@ _HOME = {
     "agr_": "gvr_lightning.methods.agr",
     "Consistency": "gvr_lightning.methods.consistency",
     "FeatureNorm": "gvr_lightning.methods.feature_norm",
+    "GeneralisedCrossEntropy": "gvr_lightning.methods.generalised_cross_entropy",
     "GradientRegularization": "gvr_lightning.callbacks.gradient_regularization",
     "GradientVariance": "gvr_lightning.methods.gvr.penalty",
     "LabelFreeGradientVariance": "gvr_lightning.methods.gvr.label_free",

@@ -40,6 +40,19 @@ def test_gradients_go_through_both_sides() -> None:
     assert all(g.abs().max() > 1e-3 for g in found)
 
 
+def test_the_first_view_may_be_a_target() -> None:
+    """What is left are the other views' own gradients, and those of pairs without the first are as they were."""
+    x, y = batch(8, 3)
+    model, target = network(), network()  # the same weights, of which the second's are a target's
+    loss = Consistency(detach=True)(model, F.cross_entropy, x, y)
+    logits = [target(x[0]), *(model(v) for v in x[1:])]
+    theirs = symmetric_kl(logits)
+    assert loss.penalty.item() == pytest.approx(theirs.item(), rel=1e-12)
+    ours, wanted = (torch.autograd.grad(value, list(model.parameters())) for value in (loss.penalty, theirs))
+    for a, b in zip(ours, wanted, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-14)
+
+
 def test_equal_views_and_extreme_logits() -> None:
     z = logits(1)[0].requires_grad_()
     same = symmetric_kl([z, z + 3.0])

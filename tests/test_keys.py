@@ -95,6 +95,7 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "regularizer.penalty.eps": [(NORMALISED, "regularizer.penalty.eps=1")],
     "regularizer.penalty.detach": [(["regularizer=gvr_label_free", "alpha=1"], "regularizer.penalty.detach=true")],
     "regularizer.penalty.fisher": [(["regularizer=gvr_one_view", "alpha=1"], "regularizer.penalty.fisher=true")],
+    "regularizer.penalty.q": [(["regularizer=gce"], "regularizer.penalty.q=0.3")],
     "regularizer.penalty.smoothing": [(["regularizer=label_smoothing"], "regularizer.penalty.smoothing=0.4")],
     "regularizer.wrap": [(SGD, "regularizer.wrap={_target_: gvr_lightning.AGR, _partial_: true}")],
     "regularizer.wrap.rho": [(SAM, "regularizer.wrap.rho=0.5"), (["regularizer=sam_agr"], "regularizer.wrap.rho=0.5")],

@@ -29,6 +29,7 @@ from gvr_lightning.distributed.batch import product_norm_is_cheaper as gram_is_c
 from gvr_lightning.instantiate import make
 from gvr_lightning.methods.consistency import Consistency
 from gvr_lightning.methods.feature_norm import FeatureNorm
+from gvr_lightning.methods.generalised_cross_entropy import GeneralisedCrossEntropy
 from gvr_lightning.methods.gvr.label_free import LabelFreeGradientVariance
 from gvr_lightning.methods.gvr.normalised import NormalisedGradientVariance
 from gvr_lightning.methods.gvr.one_view import OneViewGradientVariance
@@ -495,6 +496,8 @@ def test_a_configured_regularizer_is_the_one_its_line_says(name: str) -> None:
         "feature_norm": FeatureNorm(0.3),
         "gvr_published": PublishedGradientVariance(0.3, 32),
         "consistency": Consistency(0.3),
+        "consistency_target": Consistency(0.3, detach=True),
+        "gce": GeneralisedCrossEntropy(0.7),
         "label_smoothing": LabelSmoothing(0.1),
     }
     compares = name.startswith(("gvr", "consistency")) and name not in ("gvr_split", "gvr_one_view")

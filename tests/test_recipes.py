@@ -188,6 +188,12 @@ MEANT: dict[str, dict[str, Any]] = {
             "wrap": None,
         },
         "consistency": {"views": 2, "penalty": {"is": "Consistency", "alpha": ALPHA}, "wrap": None},
+        "consistency_target": {
+            "views": 2,
+            "penalty": {"is": "Consistency", "alpha": ALPHA, "detach": True},
+            "wrap": None,
+        },
+        "gce": {"views": 1, "penalty": {"is": "GeneralisedCrossEntropy", "q": 0.7}, "wrap": None},
         "label_smoothing": {"views": 1, "penalty": {"is": "LabelSmoothing", "smoothing": 0.1}, "wrap": None},
         "agr": {"views": 1, "penalty": NONE, "wrap": TENSOR},
         "gvr_agr": {"views": 2, "penalty": GVR, "wrap": TENSOR},

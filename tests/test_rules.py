@@ -258,6 +258,9 @@ RULED: dict[str, dict[str, Row]] = {
     },
     "scheduler=warmup": {"scheduler.warmup_start": BELOW_ONE.or_null()},
     "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
+    "regularizer=gce": {
+        "regularizer.penalty.q": Row("a number in (0, 1]", ("0", "1.000001", "null"), ("1e-300", "1"), OTHER)
+    },
     "regularizer=gvr_normalised": {"regularizer.penalty.whole_batch": FLAG, "regularizer.penalty.eps": POSITIVE},
     "regularizer=gvr_label_free": {"regularizer.penalty.detach": FLAG, "regularizer.alpha_ramp": SHARE.or_null()},
     "regularizer=gvr_one_view": {
@@ -453,6 +456,13 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             ["regularizer=label_smoothing regularizer.alpha_until=0.5"],
         ),
     ],
+    "own_loss": [
+        (
+            "regularizer=gce task.label_smoothing=0.1",
+            ["task.label_smoothing=0.1: regularizer=gce has a loss of its own"],
+            ["regularizer=label_smoothing task.label_smoothing=0.1"],
+        )
+    ],
     "compiled": [
         (
             "regularizer=gvr regularizer.penalty.layers=all task.compile=true",
@@ -590,6 +600,7 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
     "class_logits": [
         ("task=ddpm regularizer=consistency", ["regularizer=consistency", "the network gives images"], []),
         ("task=ddpm regularizer=label_smoothing", ["regularizer=label_smoothing"], []),
+        ("task=ddpm regularizer=gce", ["regularizer=gce"], []),
     ],
     "generates": [
         ("sampler=ddim", ["sampler: ", "leave sampler out, or add task=ddpm"], []),

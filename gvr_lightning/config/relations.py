@@ -122,6 +122,15 @@ def alpha_schedule(config: Config) -> str | None:
     return None
 
 
+def own_loss(config: Config) -> str | None:
+    """A loss of a regularizer's own is not smoothed."""
+    smoothing = get(config, "task.label_smoothing")
+    if not smoothing or not declared(get(config, "regularizer.penalty"), "replaces_loss"):
+        return None
+    name = chosen_by("regularizer", get(config, "regularizer.penalty")["_target_"])
+    return f"task.label_smoothing={smoothing}: {name} has a loss of its own; leave task.label_smoothing out"
+
+
 def compiled(config: Config) -> str | None:
     """A compiled backbone is differentiated once."""
     penalty = get(config, "regularizer.penalty")
@@ -236,5 +245,5 @@ def gradient_scaler(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(name, clipping, shares, views, per_sample, compiled, norm_groups, blocks, depth, nesterov, channels, image_size),
-    *(network, labels, stops_early, gradient_scaler, alpha_schedule, *SCHEDULE, *AUGMENTATION, *GENERATION),
+    *(network, labels, stops_early, gradient_scaler, alpha_schedule, own_loss, *SCHEDULE, *AUGMENTATION, *GENERATION),
 )

@@ -15,11 +15,14 @@ class Consistency(Penalty):
     """alpha * (KL(p_1 || p_2) + KL(p_2 || p_1)) / 2 between the views' class probabilities, as GVR's control.
 
     It pulls the views' outputs together where GVR does their gradients, for as many images. Gradients go through both
-    sides. Of more than two views it is the mean over all pairs; any network that gives logits (B, C, ...) will do.
+    sides, if nothing else is said. Of more than two views it is the mean over all pairs; any network that gives logits
+    (B, C, ...) will do.
     Source: R-Drop (Liang et al. 2021, arXiv 2106.14448), whose two views are two dropout masks.
 
     Args:
         alpha: weight of the penalty; not comparable with GVR's.
+        detach: the first view is a target, such as a weak view that a strong one is to follow: no gradient goes
+            through its pass.
 
     Raises:
         ValueError: for an alpha out of range.
@@ -28,9 +31,16 @@ class Consistency(Penalty):
     fewest = 2
     needs_classes = True
 
+    def __init__(self, alpha: float = 0.01, detach: bool = False) -> None:
+        super().__init__(alpha)
+        self.detach = detach
+
     def penalty(self, model: nn.Module, views: Sequence[View]) -> Tensor:
         """The divergence, a scalar."""
-        return views[0].mean(symmetric_kl([v.logits for v in views]))
+        logits = [v.logits for v in views]
+        if self.detach:
+            logits[0] = logits[0].detach()
+        return views[0].mean(symmetric_kl(logits))
 
 
 def symmetric_kl(logits: Sequence[Tensor]) -> Tensor:

@@ -74,6 +74,7 @@ class Penalty(ABC):
     needs_classes: bool = False  # whether logits have to be those of classes
     hard_labels: bool = False  # whether targets have to be labels, and not shares of classes as of mixed samples
     adds_nothing: bool = False  # whether it is no regularizer, and so a baseline for those that are
+    replaces_loss: bool = False  # whether it takes away the criterion's loss and puts its own there
     double_backward: bool = False  # whether the whole network is differentiated twice, which rules out torch.compile
     varies: dict[tuple[str, object], dict[str, object]] = {}  # noqa: RUF012 (a declaration, never written to)
 
