@@ -8,6 +8,7 @@ import shutil
 import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from gvr_lightning.errors import UserError
 datasets = pytest.importorskip("datasets", reason="needs pip install '.[huggingface]'")
 pq = pytest.importorskip("pyarrow.parquet")
 pa = pytest.importorskip("pyarrow")
+HfApi = pytest.importorskip("huggingface_hub").HfApi
+RepositoryNotFoundError = pytest.importorskip("huggingface_hub.errors").RepositoryNotFoundError
 
 # the library leaves metadata.csv open
 LEFT_OPEN = ("ResourceWarning", "pytest.PytestUnraisableExceptionWarning")
@@ -406,6 +409,28 @@ def test_without_a_network_what_was_downloaded_before_is_used(
         assert rows_of(load("owner/photos", tmp_path, revision=revision)) == EXPECTED
         assert "what was downloaded of owner/photos before is used" in capsys.readouterr().err
     assert "cannot be reached" in error_of(lambda: load("owner/photos", tmp_path, revision="b" * 40))
+
+
+def test_a_set_of_the_hub_is_opened_at_the_revision_that_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    local, build, asked = str(as_parquet(tmp_path / "photos")), datasets.load_dataset_builder, []
+
+    def builder(path: str, name: str | None, revision: str | None) -> Any:
+        asked.append((path, name, revision))
+        return build(local, cache_dir=str(tmp_path / "made"))
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    monkeypatch.setattr(HfApi, "dataset_info", lambda *a, **o: SimpleNamespace(sha="c" * 40))
+    assert rows_of(load("owner/photos", tmp_path, subset="small", revision="v1")) == EXPECTED
+    assert asked == [("owner/photos", "small", "v1")]
+    assert f"data: owner/photos of the hub, revision {'c' * 40}" in capsys.readouterr().err
+
+    def unknown(*arguments: Any, **options: Any) -> Any:
+        raise RepositoryNotFoundError.__new__(RepositoryNotFoundError, "404 Client Error")
+
+    monkeypatch.setattr(HfApi, "dataset_info", unknown)
+    assert "the hub has no such set at data.revision=v1" in error_of(lambda: load("a/b", tmp_path, revision="v1"))
 
 
 def test_without_the_library_the_command_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

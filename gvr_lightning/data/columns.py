@@ -65,17 +65,23 @@ def label_column(features: Mapping[str, Any], asked: str | None) -> str:
     return _column("data.label_column", "labels", features, values if asked else named or values, asked)
 
 
+def require_alike(
+    split: str, images: str, labels: str, trained: Mapping[str, Any], features: Mapping[str, Any]
+) -> None:
+    """Raises `UserError` if a split, in words, lacks one of the columns or has other classes than training."""
+    for name in (images, labels):
+        if name not in features:
+            raise UserError(f"{split} has no column {name}")
+    classes = [getattr(has[labels], "names", None) for has in (trained, features)]
+    if classes[0] != classes[1]:
+        raise UserError(f"{split} has other classes in {labels} than training, {classes[1]}: name another split")
+
+
 def numbered(key: str, feature: Any, labels: Mapping[str, list[Any]]) -> tuple[tuple[str, ...], dict[str, np.ndarray]]:
-    """The names of the classes, and the targets of each part, int64.
+    """The names of the classes, and the targets of each part, int64, from its labels; ``key`` is for errors.
 
-    Args:
-        key: of the configuration, for errors.
-        feature: of the column; one with named classes has their numbers, of others each value of the training labels
-            is a class, in order.
-        labels: of each part.
-
-    Raises:
-        UserError: for images without a label, and labels that training lacks.
+    A feature with named classes has their numbers; of others each value of the training labels is a class, in order.
+    Raises `UserError` for images without a label, and labels that training lacks.
     """
     if type(feature).__name__ == "ClassLabel":
         classes, known = tuple(map(str, feature.names)), {i: i for i in range(len(feature.names))}

@@ -1,15 +1,13 @@
 """Opens a set of the ``datasets`` library: of the Hugging Face hub, or from local files. No code of a set is run."""
 
-import logging
-import os
 import re
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gvr_lightning.data.hub_modes import offline, quiet
 from gvr_lightning.errors import UserError
 
 BUILDERS = ("arrow", "cache", "imagefolder", "parquet", "webdataset")  # formats, of the library, that hold images
@@ -45,11 +43,11 @@ def open_set(path: str, subset: str | None, revision: str | None, cache_dir: Pat
     saved = any((local / name).is_file() for name in SAVED)
     if saved and subset is not None:
         raise UserError(f"data.subset={subset}: {local} is a single saved set; leave it out")
-    with _quiet():
+    with quiet():
         import datasets
 
         if saved:
-            found = _told(path, lambda: datasets.load_from_disk(str(local)))
+            found = _told(path, lambda: datasets.load_from_disk(str(local), keep_in_memory=False))
         elif local.exists():
             found = _told(path, lambda: _built(_of_files(local, subset, cache_dir)))
         else:
@@ -86,7 +84,7 @@ def _of_hub(path: str, subset: str | None, revision: str | None) -> Any:
 
     way_out = "give its name on the hub as <owner>/<name>, or a local folder or file"
     try:
-        HfApi().dataset_info(path, revision=revision, timeout=ASKED)  # the library itself would ask for half a minute
+        info = HfApi().dataset_info(path, revision=revision, timeout=ASKED)  # the library would ask for half a minute
     except ValueError as error:
         raise UserError(f"data.path={path}: there is no such file, and it is no name on the hub; {way_out}") from error
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
@@ -96,6 +94,7 @@ def _of_hub(path: str, subset: str | None, revision: str | None) -> Any:
     except Exception as error:  # of whichever of the hub's networking libraries it is
         here = f"data.path={path}: there is no such file, and the hub cannot be reached ({_line(error)})"
         return _downloaded(path, subset, revision, here)
+    print(f"data: {path} of the hub, revision {info.sha}; what is not here yet is downloaded", file=sys.stderr)
     return _told(path, lambda: _built(datasets.load_dataset_builder(path, name=subset, revision=revision)))
 
 
@@ -104,7 +103,7 @@ def _downloaded(path: str, subset: str | None, revision: str | None, complaint: 
     import datasets
 
     try:
-        with _offline():
+        with offline():
             builder = datasets.load_dataset_builder(path, name=subset)
             if revision not in (None, builder.hash):
                 raise ValueError("it is of another revision")
@@ -135,42 +134,3 @@ def _told(path: str, work: Callable[[], Any]) -> Any:
 
 def _line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The libraries count no use, draw no bars and log no warnings."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # read when they are imported
-    import datasets
-    import huggingface_hub
-
-    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
-    levels, bars = [logger.level for logger in loggers], datasets.is_progress_bar_enabled()
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    datasets.disable_progress_bars()
-    huggingface_hub.utils.disable_progress_bars()
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        if bars:
-            datasets.enable_progress_bars()
-
-
-@contextmanager
-def _offline() -> Iterator[None]:
-    """The libraries use what is on the disk."""
-    import datasets.config
-    import huggingface_hub.constants
-
-    places: tuple[Any, ...] = (datasets.config, huggingface_hub.constants)
-    before = [place.HF_HUB_OFFLINE for place in places]
-    for place in places:
-        place.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        for place, value in zip(places, before, strict=True):
-            place.HF_HUB_OFFLINE = value

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from gvr_lightning.data.cache import Cache
-from gvr_lightning.data.columns import find_parts, image_column, label_column, numbered
+from gvr_lightning.data.columns import find_parts, image_column, label_column, numbered, require_alike
 from gvr_lightning.data.decoded_set import DecodedSet
 from gvr_lightning.data.hub import open_set, require_datasets
 from gvr_lightning.data.image_set import Splits
 from gvr_lightning.data.rows import Row, Rows, files_of, stamp
-from gvr_lightning.errors import UserError
 
 
 class HuggingFace(DecodedSet):
@@ -70,14 +69,9 @@ class HuggingFace(DecodedSet):
         features = opened[parts["train"].name].features
         images, labels = image_column(features, self.image_column), label_column(features, self.label_column)
         for part in parts.values():
-            if missing := [name for name in (images, labels) if name not in opened[part.name].features]:
-                raise UserError(f"data.path={self.path}: the split {part.name} has no column {missing[0]}")
-            if (mine := getattr(opened[part.name].features[labels], "names", None)) != getattr(
-                features[labels], "names", None
-            ):
-                raise UserError(
-                    f"data.label_column={labels}: the split {part.name} has other classes, {mine}, than training"
-                )
+            require_alike(
+                f"data.path={self.path}: the split {part.name}", images, labels, features, opened[part.name].features
+            )
         used = ", ".join(f"{name}: {part.name} ({part.end - part.start:,})" for name, part in parts.items())
         print(f"data: {used}; images in the column {images}, labels in {labels}", file=sys.stderr)
         values = {
