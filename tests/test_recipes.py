@@ -96,6 +96,12 @@ MEANT: dict[str, dict[str, Any]] = {
         "pairflip": {"is": "PairFlip", **NOISE},
         "asymmetric": {"is": "Asymmetric", "map": None, **NOISE},
     },
+    "mix": {
+        "none": None,
+        "mixup": {"is": "Mixing", "mixup": 0.2, "cutmix": 0.0, "prob": 1.0, "independent": False},
+        "cutmix": {"is": "Mixing", "mixup": 0.0, "cutmix": 1.0, "prob": 1.0, "independent": False},
+        "both": {"is": "Mixing", "mixup": 0.2, "cutmix": 1.0, "prob": 1.0, "independent": False},
+    },
     "model": {
         "small_cnn": {"is": "small_cnn", "width": 32, "groups": 8},
         "resnet18": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": 2},
@@ -315,6 +321,7 @@ def test_the_default_run() -> None:
     assert {group: option for group, option in chosen.items() if option is not None} == {
         "data": "digits",
         "label_noise": "none",
+        "mix": "none",
         "model": "small_cnn",
         "regularizer": "none",
         "optimizer": "sgd",
@@ -335,7 +342,6 @@ def test_the_default_run() -> None:
         "trust": None,
         "test_on": "last",
         "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
-        "mix": {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "independent": False},
         "early_stopping": {"patience": None, "monitor": None, "min_delta": 0.0},
         "parameters": {"freeze": None, "lr_scale": None, "no_decay": None},
     }
