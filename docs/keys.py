@@ -8,7 +8,7 @@ from gvr_lightning.config.schema import Key, schema
 
 PAGE = Path(__file__).parent / "pages" / "keys.md"
 SECTIONS = (
-    *("task", "data", "label_noise", "regularizer", "model", "optimizer", "scheduler"),
+    *("task", "data", "label_noise", "mix", "regularizer", "model", "optimizer", "scheduler"),
     *("sampler", "extractor", "generation", "trainer", "logger"),
 )
 

@@ -177,8 +177,8 @@ def test_accuracy_is_against_the_label_with_the_larger_share() -> None:
 
 
 def test_a_penalty_that_needs_one_label_a_sample_is_refused() -> None:
-    line = ["mix.cutmix=1", "regularizer.penalty._target_=test_mixing.OneLabel"]
-    with pytest.raises(UserError, match=r"^mix.cutmix=1: OneLabel needs one label a sample; leave it out$"):
+    line = ["mix=cutmix", "regularizer.penalty._target_=test_mixing.OneLabel"]
+    with pytest.raises(UserError, match=r"^mix: OneLabel needs one label a sample; leave mix out$"):
         check(line)
     check(line[1:])
 
@@ -188,15 +188,15 @@ def test_the_keys_arrive() -> None:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
             return build_data(compose("config", [*line, "name=x"])).mixing
 
-    assert made() is None and made("mix.prob=0.5", "mix.independent=true") is None
+    assert made() is None
     keys = {"mixup": 0.3, "cutmix": 0.7, "prob": 0.6, "independent": True}
-    assert vars(made(*(f"mix.{key}={value}" for key, value in keys.items()))) == keys
+    assert vars(made("mix=mixup", *(f"mix.{key}={value}" for key, value in keys.items()))) == keys
 
 
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(
     finished: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    line = ["mix.mixup=0.4", "mix.cutmix=1", "mix.independent=true", "regularizer=gvr", "augmentation=trivial"]
+    line = ["mix=both", "mix.mixup=0.4", "mix.independent=true", "regularizer=gvr", "augmentation=trivial"]
     line += ["alpha=0.1", "label_noise=symmetric"]
     with monkeypatch.context() as patch, pytest.raises(Interrupted):
         stop_after(patch, 3, signal.SIGINT)

@@ -79,7 +79,7 @@ RUNS = {
     ],
     "accumulated": ["regularizer=gvr", "regularizer.penalty.subset=5", "task.accumulate=2"],
     "mixed": [
-        *("regularizer=gvr", "augmentation=trivial", "mix.mixup=0.4", "mix.cutmix=1", "mix.independent=true"),
+        *("regularizer=gvr", "augmentation=trivial", "mix=both", "mix.independent=true"),
         *("label_noise=symmetric", "task.accumulate=2"),
     ],
     "all layers": ["regularizer=gvr", "regularizer.penalty.layers=all"],

@@ -114,6 +114,12 @@ MEANT: dict[str, dict[str, Any]] = {
         "asymmetric": {"is": "Asymmetric", "map": None, **NOISE},
         "file": {"is": "FromFile", "path": "noise.pt", "labels": None},
     },
+    "mix": {
+        "none": None,
+        "mixup": {"is": "Mixing", "mixup": 0.2, "cutmix": 0.0, "prob": 1.0, "independent": False},
+        "cutmix": {"is": "Mixing", "mixup": 0.0, "cutmix": 1.0, "prob": 1.0, "independent": False},
+        "both": {"is": "Mixing", "mixup": 0.2, "cutmix": 1.0, "prob": 1.0, "independent": False},
+    },
     "model": {
         "small_cnn": {"is": "small_cnn", "width": 32, "groups": 8},
         "resnet18": {"is": "resnet", "widths": [64, 128, 256, 512], "blocks": 2, "bottleneck": False},
@@ -370,6 +376,7 @@ def test_the_default_run() -> None:
     assert {group: option for group, option in chosen.items() if option is not None} == {
         "data": "digits",
         "label_noise": "none",
+        "mix": "none",
         "model": "small_cnn",
         "regularizer": "none",
         "optimizer": "sgd",
@@ -391,7 +398,6 @@ def test_the_default_run() -> None:
         "test_on": "last",
         "test_every_n_epochs": None,
         "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
-        "mix": {"mixup": 0.0, "cutmix": 0.0, "prob": 1.0, "independent": False},
         "early_stopping": {"patience": None, "monitor": None, "min_delta": 0.0},
         "parameters": {"freeze": None, "lr_scale": None, "no_decay": None},
     }

@@ -99,10 +99,7 @@ RULED: dict[str, dict[str, Row]] = {
             ("{backbone:0.1,head:2}", "null"),
         ),
         "parameters.no_decay": one_of("norm_bias").or_null(),
-        "mix.mixup": NOT_NEGATIVE,
-        "mix.cutmix": NOT_NEGATIVE,
-        "mix.prob": SHARE,
-        "mix.independent": FLAG,
+        "mix": Row(f"{NODE.words} or null", NODE.refused, ()),
         "early_stopping.monitor": TEXT.or_null(),
         "early_stopping.min_delta": NOT_NEGATIVE,
         "task.label_smoothing": BELOW_ONE,
@@ -164,7 +161,11 @@ RULED: dict[str, dict[str, Row]] = {
         "data.augmentation": Row(NODE.words, ("3", "abc", "null", "[1]"), ()),
         "checkpoint": Row(SETTINGS.words, ("3", "abc", "null"), ()),
     },
-    "augmentation=none": {
+    "augmentation=none mix=both": {
+        "mix.mixup": NOT_NEGATIVE,
+        "mix.cutmix": Row(NOT_NEGATIVE.words, NOT_NEGATIVE.refused, ("1e-300", FLOAT), OTHER),
+        "mix.prob": SHARE,
+        "mix.independent": FLAG,
         "data.augmentation.crop_scale": a_list("a finite number > 0", ("[0,1]",), ("[0.1,1]",)).or_null(),
         **{
             f"data.augmentation.{name}": a_list("a finite number > 0", ("[0,1]", "[1,inf]"), ("[0.1,2]",))
@@ -523,12 +524,9 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         )
     ],
     "mixes": [
-        (
-            "task=ddpm mix.mixup=0.2",
-            ["mix.mixup=0.2: task=ddpm learns without labels; leave it out"],
-            ["mix.mixup=0.2 mix.cutmix=1 regularizer=gvr", "task=ddpm mix.mixup=0 mix.prob=0.5"],
-        ),
-        ("task=ddpm mix.cutmix=1", ["mix.cutmix=1: task=ddpm"], []),
+        ("task=ddpm mix=mixup", ["mix: task=ddpm learns without labels; leave mix out"], ["mix=both regularizer=gvr"]),
+        ("mix=mixup mix.mixup=0", ["mix.mixup=0 and mix.cutmix=0 mix nothing"], ["mix=both mix.mixup=0"]),
+        ("mix=cutmix mix.cutmix=0", ["mix nothing"], []),
     ],
     "channels": [
         (

@@ -156,8 +156,6 @@ def magnitude(name: str, policy: Any, bin_: int) -> float:
 
 def near_a_tie(name: str, m: float) -> Tensor:
     """(H, W): pixels whose source lies half-way between two, where float32 decides."""
-    if not name.startswith("Shear"):
-        return torch.zeros(H, W, dtype=torch.bool)
     y, x = (torch.arange(n, dtype=torch.float64) + 0.5 for n in (H, W))
     shift = (m * y).unsqueeze(1).expand(H, W) if name == "ShearX" else (m * x).expand(H, W)
     return ((shift - 0.5) - (shift - 0.5).round()).abs() < 1e-4
@@ -169,13 +167,16 @@ def test_an_operation_of_a_policy_is_torchvision_s(policy: str, name: str) -> No
     theirs: Any = v2.TrivialAugmentWide() if policy == "trivial" else v2.RandAugment()
     ours = Policy(trivial_largest if policy == "trivial" else rand_largest)
     x = pictures(n=6)
+    if name == "Equalize":  # which leaves images alone that have fewer pixels than levels
+        x = x.repeat_interleave(4, 2).repeat_interleave(5, 3) + torch.arange(5 * W).to(torch.uint8) // 9
     _, signed = theirs._AUGMENTATION_SPACE[name]
     for bin_, sign in itertools.product((0, 9, 15, 23, 30), (1.0, -1.0)):
         m = magnitude(name, theirs, bin_) * (sign if signed else 1)
         kind = torch.full((6,), float(OPERATIONS.index(name)))
         found = ours.operated(x, kind, torch.full((6,), float(bin_)), torch.full((6,), sign))
         apart = (found.int() - one_by_one(x, by_operation, [name] * 6, [m] * 6).int()).abs()
-        apart[..., near_a_tie(name, m)] = 0
+        if name.startswith("Shear"):
+            apart[..., near_a_tie(name, m)] = 0
         near = {"Color": 0.25, "Brightness": 0.01, "Contrast": 0.01, "Sharpness": 0.01}.get(name, 0)
         assert apart.max() <= (near > 0) and (apart > 0).float().mean() <= near, (bin_, sign)
 

@@ -40,7 +40,6 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
     transform, eval_transform = (
         make(cfg.data.get(key), f"data.{key}", CALL) for key in ("transform", "eval_transform")
     )
-    mix: Any = cfg.get("mix") or {}  # earlier runs have none
     data = ViewsDataModule(
         source=make(cfg.data.source, "data.source", CALL),
         augmentation=PerImage(transform) if transform else make(cfg.data.augmentation, "data.augmentation", CALL),
@@ -49,7 +48,7 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
         batch_size=cfg.batch_size,
         seed=cfg.seed,
         label_noise=make(cfg.label_noise, "label_noise", CALL),
-        mixing=Mixing(**mix) if mix.get("mixup") or mix.get("cutmix") else None,
+        mixing=make(cfg.get("mix"), "mix", Mixing),
         **options,
     )
     with guarded("data"):

@@ -27,17 +27,16 @@ def takes_its_place(config: Config) -> str | None:
 
 
 def mixes(config: Config) -> str | None:
-    """Soft labels, where they are used and can be."""
-    name = next((key for key in ("mix.mixup", "mix.cutmix") if get(config, key)), None)
-    if name is None:
+    """Labels that are used, and can be shared out."""
+    mix, task, penalty = (get(config, key) for key in ("mix", "task", "regularizer.penalty"))
+    if mix is None:
         return None
-    task = get(config, "task")
     if declared(task, "needs", "classes") != "classes":
-        return f"{name}={get(config, name)}: task={declared(task, 'kind')} learns without labels; leave it out"
-    if declared(get(config, "regularizer.penalty"), "hard_labels"):
-        return (
-            f"{name}={get(config, name)}: {kind(config, 'regularizer.penalty')} needs one label a sample; leave it out"
-        )
+        return f"mix: task={declared(task, 'kind')} learns without labels; leave mix out"
+    if declared(penalty, "hard_labels"):
+        return f"mix: {kind(config, 'regularizer.penalty')} needs one label a sample; leave mix out"
+    if mix.get("mixup") == 0 and mix.get("cutmix") == 0:
+        return "mix.mixup=0 and mix.cutmix=0 mix nothing; leave mix out"
     return None
 
 

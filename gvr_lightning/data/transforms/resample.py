@@ -21,8 +21,7 @@ STEPS = 2**4  # of a grey level that a blurred row keeps
 class ResizedCrop:
     """Random resized crop, with the images' size in the end.
 
-    A larger box is averaged (antialias, as torchvision has it for Pillow's images and by default for tensors), a
-    smaller one interpolated; both are bilinear.
+    Bilinear. No box is larger than the image that it becomes, so nothing is averaged: antialias or not is the same.
 
     Args:
         scale: least and most of the image's area.
@@ -71,10 +70,10 @@ def blurred(images: Tensor, taps: Tensor) -> Tensor:
 
 
 def interpolation(start: Tensor, size: Tensor, n: int) -> Tensor:
-    """Weights (N, n, n) of a row's pixels that bring ``size`` of them, from ``start``, to n."""
+    """Weights (N, n, n) of a row's pixels that bring ``size`` <= n of them, from ``start``, to n."""
     start, size, pixel = start.view(-1, 1, 1), size.view(-1, 1, 1), torch.arange(n, device=size.device)
     scale, offset = size / n, pixel - start
-    distance = (offset + 0.5 - scale * (pixel + 0.5).unsqueeze(1)).abs() / scale.clamp(min=1)
+    distance = (offset + 0.5 - scale * (pixel + 0.5).unsqueeze(1)).abs()
     weights = (1 - distance).clamp_(min=0) * ((offset >= 0) & (offset < size))
     weights = weights / weights.sum(2, keepdim=True)
     return ((weights * CROP + 0.5).floor() / CROP).float()
