@@ -15,7 +15,6 @@ from gvr_lightning.study.plan import Arm, Look, draw
 from gvr_lightning.study.read import read_plan
 from gvr_lightning.study.search import at_edge, configurations, further, search_space
 
-
 ROOT = Path(__file__).parents[1]
 
 
