@@ -113,6 +113,11 @@ RULED: dict[str, dict[str, Row]] = {
         "data.augmentation.cutout_prob": SHARE,
         "data.val_fraction": BELOW_ONE,
         "data.max_train": whole(2).or_null(),
+        "data.subset_seed": Row(
+            "a whole number from 0 to 4294967295 or one of run or null",
+            ("-1", "4294967296", "1.5", "true", "runs", "[1]"),
+            ("0", "4294967295", "run", "null"),
+        ),
         "data.mean": a_list("a number in [0, 1]", ("[-0.1]", "[1.1]", "[0.5,nan]", "[true]"), ("[0]", "[1]")).or_null(),
         "data.std": a_list("a finite number > 0", ("[0]", "[-1]", "[1,inf]"), ("[1e-300]", f"[{FLOAT}]")).or_null(),
         "data.transform": NODE.or_null(),

@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from hydra import compose, initialize_config_dir
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from gvr_lightning.app.build import build_data
+from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.augmentation import Augmentation, PerImage
 from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.datamodule import ViewsDataModule
@@ -123,6 +126,25 @@ def test_what_is_held_out_is_drawn_once_and_for_all() -> None:
     """Figures of different versions are of the same split."""
     train, held = held_out(12, 0.25, 4)
     assert (train.tolist(), held.tolist()) == ([3, 5, 9, 11], [1, 2, 10])
+
+
+def test_a_seed_of_its_own_draws_another_choice_of_both() -> None:
+    usual, one, again, other = (held_out(90, 0.2, 30, seed) for seed in (None, 0, 0, 1))
+    assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
+    for first, second in ((usual, one), (usual, other), (one, other)):
+        assert all(not torch.equal(a, b) and len(a) == len(b) for a, b in zip(first, second, strict=True))
+    everywhere = [held_out(90, 0.2, 30, seed)[0] for seed in range(200)]
+    counts = torch.bincount(torch.cat(everywhere), minlength=90)  # 200 x 30 / 90 = 67 of each, deviation 7
+    assert counts.min() > 67 - 5 * 7 and counts.max() < 67 + 5 * 7
+
+
+@pytest.mark.parametrize(("given", "seed"), [("null", None), ("3", 3), ("run", 5)])
+def test_the_subset_is_that_of_the_key_or_of_the_run(given: str, seed: int | None) -> None:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        cfg = compose("config", overrides=["seed=5", "data.max_train=40", f"data.subset_seed={given}"])
+    data = build_data(cfg)
+    expected = held_out(1437, 0.1, 40, seed)
+    assert torch.equal(data.train_index, expected[0]) and torch.equal(data.val_index, expected[1])
 
 
 def test_what_is_held_out_is_spread_over_the_set() -> None:

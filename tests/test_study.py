@@ -157,6 +157,17 @@ def test_a_diverged_run_is_the_worst_and_is_not_tried_again(tmp_path: Path, monk
     assert "diverged: the loss is not finite" in told and "Runs that failed" in told
 
 
+def test_a_configuration_that_diverges_with_one_of_its_seeds_is_not_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def behave(line: dict[str, str], folder: Path) -> int | None:
+        return diverge(line, folder, diverged=True) if line["lr"] == "0.1" and line["seed"] == "101" else None
+
+    runs = stand_in(monkeypatch, Runs(behave, lambda line, what: 0.9 if "lr=0.1" in line else 0.5))
+    study(tmp_path, monkeypatch)
+    assert "0.1" not in {line["lr"] for line in runs.lines if int(line["seed"]) < 100}
+
+
 def test_equal_configurations_are_told_apart_by_their_place_in_the_grid(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import yaml
+from prose import blocks
 from studies import PLAN, plan_file
 
 from gvr_lightning.errors import UserError
@@ -13,6 +14,8 @@ from gvr_lightning.study.cli import main
 from gvr_lightning.study.plan import Arm, Look, draw
 from gvr_lightning.study.read import read_plan
 from gvr_lightning.study.search import at_edge, configurations, further, search_space
+
+ROOT = Path(__file__).parents[1]
 
 
 def changed(path: str, value: Any) -> dict[str, Any]:
@@ -140,6 +143,13 @@ def test_the_length_of_an_arm_is_that_of_its_configuration(tmp_path: Path) -> No
     assert check_arms(read_plan(plan_file(tmp_path, arms=arms, tuning=None))) == {"sgd": 7, "gvr": 30}
 
 
+def test_the_plan_that_the_page_shows_can_be_carried_out(tmp_path: Path) -> None:
+    ((title, code),) = blocks((ROOT / "docs" / "pages" / "studies.md").read_text(), "yaml")
+    (tmp_path / title).write_text(code)
+    plan = read_plan(tmp_path / title)
+    assert {name: len(configurations(plan, name)) for name in plan.arms} == {"sgd": 6, "two_view": 6, "gvr": 6}
+
+
 def test_what_is_registered_is_what_the_plan_says_not_how_it_is_written(tmp_path: Path) -> None:
     plan = read_plan(plan_file(tmp_path))
     path = plan_file(tmp_path, folder="elsewhere", launcher=["hydra/launcher=joblib"], seed=0)
@@ -194,6 +204,7 @@ def test_of_a_larger_grid_as_many_are_drawn_for_every_arm(tmp_path: Path) -> Non
         ("lr", (1.0, 0.01, 0.1), 0.1, [0.3162, 0.03162]),
         ("optimizer.momentum", (0.5, 0.9), 0.9, [0.6708]),  # beyond 1 there is none
         ("alpha", (0, 1, 4), 0, [0.5]),  # nor below 0
+        ("model.options.drop", (0.0, 1.0), 0.0, [0.5]),  # likewise where no range is known
         ("alpha", (0, 1), 1, [2, 0.5]),
         ("batch_size", (32, 64), 64, [128, 45]),
         ("batch_size", (1, 2), 1, []),  # no whole number between, none below

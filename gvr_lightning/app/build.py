@@ -31,12 +31,14 @@ from gvr_lightning.tasks.strength import AlphaSchedule
 
 CALL: Any = Callable
 SCORED = {"average": "average", "raw": "raw", "both": "average"}  # whose figures have plain names
-DATA_KEYS = ("val_fraction", "max_train", "mean", "std", "eval_batch_size", "on_device")
+DATA_KEYS = ("val_fraction", "max_train", "subset_seed", "mean", "std", "eval_batch_size", "on_device")
 
 
 def build_data(cfg: DictConfig) -> ViewsDataModule:
     """The data module, with its images read."""
     options = {key: cfg.data[key] for key in DATA_KEYS if key in cfg.data}  # a file of one's own may leave some out
+    if options.get("subset_seed") == "run":
+        options["subset_seed"] = cfg.seed
     transform, eval_transform = (
         make(cfg.data.get(key), f"data.{key}", CALL) for key in ("transform", "eval_transform")
     )

@@ -38,6 +38,7 @@ class ViewsDataModule(LightningDataModule):
         seed: of the order, the augmentation and the subsets.
         val_fraction: of the training images, held out, where the set has no validation part; 0: no validation.
         max_train: train on that many of the rest only, None for all.
+        subset_seed: of the choice of both; None: always the same.
         mean: of each channel in [0, 1], or one for all; None: that of the training images.
         std: likewise.
         eval_augmentation: the same interface, for validation and test; None: normalisation only.
@@ -56,6 +57,7 @@ class ViewsDataModule(LightningDataModule):
         seed: int = 0,
         val_fraction: float = 0.1,
         max_train: int | None = None,
+        subset_seed: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
         eval_augmentation: Callable[..., list[Tensor]] | None = None,
@@ -68,6 +70,7 @@ class ViewsDataModule(LightningDataModule):
         self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
         self.views, self.batch_size, self.eval_batch_size, self.seed = views, batch_size, eval_batch_size, seed
         self.val_fraction, self.max_train, self.on_device = val_fraction, max_train, on_device
+        self.subset_seed = subset_seed
         self.label_noise, self.mixing = label_noise, mixing
         self._mean_std = (mean, std)
         self.splits: Splits | None = None
@@ -84,7 +87,8 @@ class ViewsDataModule(LightningDataModule):
         train, test = self.splits.train, self.splits.test
         n = len(train.targets)
         own = self.splits.val if self.val_fraction else None
-        self.train_index, self.val_index = held_out(n, self.val_fraction if own is None else 0.0, self.max_train)
+        fraction = self.val_fraction if own is None else 0.0
+        self.train_index, self.val_index = held_out(n, fraction, self.max_train, self.subset_seed)
         if own is not None:
             self.val_index = torch.arange(len(own.targets))
         self.test_index = torch.arange(len(test.targets))

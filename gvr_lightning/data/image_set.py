@@ -93,18 +93,20 @@ def divide(images: np.ndarray, targets: np.ndarray, order: np.ndarray, every: in
     return train, test
 
 
-def held_out(n: int, fraction: float, most: int | None) -> tuple[Tensor, Tensor]:
+def held_out(n: int, fraction: float, most: int | None, seed: int | None = None) -> tuple[Tensor, Tensor]:
     """Which of n training images are trained on, and which are held out for validation, both in order.
 
     Args:
         n: how many there are.
-        fraction: to hold out; they are the same whatever ``most`` is, and whatever the run's seed.
+        fraction: to hold out; they are the same whatever ``most`` is.
         most: to train on; None for all of the rest.
+        seed: of another choice than the usual one.
 
     Raises:
         UserError: for too few images.
     """
-    order, n_val = permutation(hash_key(SPLIT), n), round(fraction * n)
+    key = hash_key(SPLIT) if seed is None else hash_key(SPLIT, seed)
+    order, n_val = permutation(key, n), round(fraction * n)
     train, val = order[n_val:][:most].sort().values, order[:n_val].sort().values
     if len(train) < 2 or (fraction > 0 and not n_val):
         raise UserError(f"{n} training images are too few for data.val_fraction={fraction}")
