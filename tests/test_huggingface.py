@@ -52,15 +52,17 @@ def label(part: str, i: int) -> int:
     return (i + len(part)) % 3
 
 
-def tables(*parts: str, names: list[str] = CLASSES) -> Any:
-    """A DatasetDict."""
+def tables(*parts: str, names: list[str] = CLASSES, turned: int = 0) -> Any:
+    """A DatasetDict, with its labels so many classes further."""
     features = datasets.Features({"img": datasets.Image(), "id": datasets.Value("float32")})
     features["kind"] = datasets.ClassLabel(names=names)
     made = {}
     for part in parts or SIZES:
         rows = range(SIZES[part])
         columns = {"img": [{"bytes": png(pixels(part, i)), "path": None} for i in rows], "id": [0.5 * i for i in rows]}
-        made[part] = datasets.Dataset.from_dict(columns | {"kind": [label(part, i) for i in rows]}, features=features)
+        made[part] = datasets.Dataset.from_dict(
+            columns | {"kind": [(label(part, i) + turned) % 3 for i in rows]}, features=features
+        )
     return datasets.DatasetDict(made)
 
 
@@ -155,7 +157,10 @@ def test_images_parts_and_classes_are_the_same_in_every_format(
 def test_the_same_bytes_labels_and_classes_are_one_set_whatever_their_format(tmp_path: Path) -> None:
     assert load(as_parquet(tmp_path / "a"), tmp_path).hash == load(as_saved(tmp_path / "b"), tmp_path).hash
     tables(names=["dog", "ant", "bee"]).save_to_disk(tmp_path / "c")
-    assert load(tmp_path / "c", tmp_path).hash != load(tmp_path / "b", tmp_path).hash
+    tables(turned=1).save_to_disk(tmp_path / "d")
+    others = [load(tmp_path / name, tmp_path) for name in "bcd"]
+    assert len({splits.hash for splits in others}) == 3
+    assert others[2].train.targets.tolist() == [(label("train", i) + 1) % 3 for i in range(8)]
 
 
 def test_a_single_file_or_split_is_divided_by_slices(tmp_path: Path) -> None:
