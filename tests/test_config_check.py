@@ -31,6 +31,7 @@ OF_TASK = {  # what goes with one task only
         "model": [m for m in GROUPS["model"] if "unet" in m],
         "regularizer": [r for r in GROUPS["regularizer"] if r not in ("consistency", "label_smoothing")],
         "label_noise": ["none"],
+        "mix": ["none"],
     },
 }
 OPTIONS = [
