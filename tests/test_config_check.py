@@ -32,6 +32,7 @@ OF_TASK = {  # what goes with one task only
         "model": [m for m in GROUPS["model"] if "unet" in m],
         "regularizer": [r for r in GROUPS["regularizer"] if r not in OF_CLASSES],
         "label_noise": ["none"],
+        "mix": ["none"],
     },
 }
 PLACES = {  # what has to be given

@@ -86,6 +86,7 @@ SETTINGS = [
     ["task.accumulate=2", "regularizer=gvr"],
     ["optimizer=acprop", "regularizer=gvr_agr"],
     ["data.on_device=false"],
+    ["augmentation=trivial", "mix=both", "regularizer=gvr"],
     ["task.non_finite=skip"],
     ["task.clip_norm=1"],
     ["trainer=ddp", "trainer.devices=1"],
