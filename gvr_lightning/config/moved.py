@@ -14,7 +14,6 @@ MODULES = {
 LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, with what it did
     "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
     "gvr_lightning.data.image_folder.ImageFolder": {"skip_broken": False},
-    "gvr_lightning.methods.consistency.Consistency": {"detach": False},
     "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
     "gvr_lightning.tasks.classification.ClassificationTask": {
         "ema_decay": 0.0,
