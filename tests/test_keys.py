@@ -79,6 +79,7 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "data.augmentation.cutout_prob": [(CUT, "data.augmentation.cutout_prob=1")],
     "data.val_fraction": [(SGD, "data.val_fraction=0.1")],
     "data.max_train": [(SGD, "data.max_train=70")],
+    "data.subset_seed": [(SGD, "data.subset_seed=run")],
     "data.transform": [(SGD, "data.transform={_target_: torchvision.transforms.v2.CenterCrop, size: 6}")],
     "data.eval_transform": [(SGD, "data.eval_transform={_target_: torchvision.transforms.v2.CenterCrop, size: 6}")],
     "trainer.precision": [(SGD, "trainer.precision=bf16-mixed"), (SGD, "trainer.precision=64-true")],
