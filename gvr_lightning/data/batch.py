@@ -11,6 +11,8 @@ from gvr_lightning.distributed.batch import Shard, balanced_shard
 class Batch(NamedTuple):
     """A process's rows of a global batch: V views (B, C, H, W) of the same samples, labels (B,), numbers (B,).
 
+    Numbers and keys stay on the CPU, where what is drawn for them is drawn.
+
     A task may make views of several tensors, and a target for each, of them.
     """
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor, nn
@@ -37,15 +38,25 @@ class RegularizedLoss:
         losses, logits, targets, weights, rows = map(list, columns)
         return cls(losses, penalty, alpha, logits, targets, weights, rows)
 
-    @property
+    @cached_property
     def weighted(self) -> Tensor:
         """Alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
         return self.alpha * self.penalty if self.alpha else torch.zeros_like(self.penalty)
 
-    @property
+    @cached_property
     def total(self) -> Tensor:
         """L_1 + ... + L_V + alpha * penalty: what to call ``backward()`` on."""
-        return torch.stack(self.losses).sum() + self.weighted
+        return total_of([*self.losses, self.weighted] if self.alpha else self.losses)
+
+
+def total_of(scalars: Sequence[Tensor]) -> Tensor:
+    """Their sum."""
+    return reduce(torch.add, scalars)
+
+
+def mean_of(scalars: Sequence[Tensor]) -> Tensor:
+    """Their mean; of one, itself."""
+    return torch.stack(list(scalars)).mean() if len(scalars) > 1 else scalars[0]
 
 
 class Penalty(ABC):
