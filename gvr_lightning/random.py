@@ -47,6 +47,19 @@ def uniform(key: int | Tensor, index: Tensor, draws: int) -> Tensor:
     return ((bits >> 40) & ((1 << 24) - 1)).to(torch.float32) * 2.0**-24
 
 
+def seed_generators(seed: int, device: torch.device) -> None:
+    """As ``torch.manual_seed``, for the CPU and one device.
+
+    That one also notes, for each other kind of device, where in the program it was called: that takes as long as a
+    small network's pass.
+    """
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type not in ("cpu", "meta"):
+        torch.manual_seed(seed)
+
+
 def permutation(key: int, n: int) -> Tensor:
     """A random order of 0..n-1, int64 (n,), that depends on key and n alone."""
     generator = torch.Generator().manual_seed(key & _MASK >> 1)

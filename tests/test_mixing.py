@@ -32,6 +32,8 @@ from gvr_lightning.random import hash_key, uniform
 
 H, W, N = 8, 11, 40
 
+CPU = torch.device("cpu")
+
 
 class OneLabel(Penalty):
     """A penalty that needs labels."""
@@ -62,7 +64,7 @@ def test_pairs_are_mixed_as_by_hand(mixup: float, cutmix: float) -> None:
     """Pixel by pixel, from the draws: torchvision's box, and as weight what is left of the area."""
     index, key = torch.arange(N) * 3 + 1, 9
     mixing = Mixing(mixup, cutmix, prob=0.7)
-    pairs = mixing.pairs(key, index, torch.arange(N), (H, W))
+    pairs = mixing.pairs(key, index, torch.arange(N), (H, W), CPU)
     x, labels = torch.randn(N, 2, H, W), torch.arange(N) % 5
     assert sorted(pairs.partner.tolist()) == list(range(N))
     images, soft = pairs.images(x, x[pairs.partner]), pairs.labels(labels, labels[pairs.partner], 5)
@@ -90,13 +92,13 @@ def test_pairs_are_mixed_as_by_hand(mixup: float, cutmix: float) -> None:
 
 def test_pairs_are_drawn_for_each_sample_and_a_device_is_not_waited_for() -> None:
     index = torch.arange(N) * 3 + 1
-    whole = Mixing(1.0, 1.0).pairs(4, index, torch.arange(N), (H, W))
+    whole = Mixing(1.0, 1.0).pairs(4, index, torch.arange(N), (H, W), CPU)
     here = torch.tensor([5, 6, 30])
     with Waits():
-        some = Mixing(1.0, 1.0).pairs(4, index, here, (H, W))
+        some = Mixing(1.0, 1.0).pairs(4, index, here, (H, W), CPU)
         some.labels(here, here, 40)
     assert all(torch.equal(a, b[here]) for a, b in zip(some, whole, strict=True))
-    other = Mixing(1.0, 1.0).pairs(5, index, torch.arange(N), (H, W))
+    other = Mixing(1.0, 1.0).pairs(5, index, torch.arange(N), (H, W), CPU)
     assert not torch.equal(other.partner, whole.partner) and not torch.equal(other.weight, whole.weight)
 
 
@@ -140,7 +142,7 @@ def test_views_share_partner_and_weight_unless_told_otherwise(monkeypatch: pytes
     (shared,) = batches(1, monkeypatch, mixup=1.0)
     assert isinstance(shared.target, Tensor) and shared.target.sum(1) == pytest.approx(1.0)
     key = hash_key(datamodule.MIX, 0, 3, 0)
-    pairs = Mixing(1.0).pairs(key, torch.arange(21) * 2, torch.arange(21), (8, 8))
+    pairs = Mixing(1.0).pairs(key, torch.arange(21) * 2, torch.arange(21), (8, 8), CPU)
     (plain,) = batches(1, monkeypatch, prob=0.0)
     for view, own in zip(shared.views, plain.views, strict=True):
         torch.testing.assert_close(view, pairs.images(own, own[pairs.partner]))

@@ -8,7 +8,10 @@ from torch import Tensor
 
 from gvr_lightning.data.transforms.box import Erasing
 from gvr_lightning.data.transforms.kinds import Transform
-from gvr_lightning.random import hash_key, uniform
+from gvr_lightning.methods.upload import upload
+from gvr_lightning.random import hash_key, seed_generators, uniform
+
+Tensors = tuple[Tensor, ...]
 
 
 class Augmentation:
@@ -26,6 +29,8 @@ class Augmentation:
         erasing: of a box, after the normalisation; None for none.
     """
 
+    draws_here = True  # the numbers of the samples may be on the CPU: the draws are made there, and sent by one copy
+
     def __init__(
         self,
         padding: int = 4,
@@ -37,6 +42,7 @@ class Augmentation:
     ) -> None:
         self.padding, self.flip, self.cutout, self.cutout_prob = padding, flip, cutout, cutout_prob
         self.transforms, self.erasing = transforms, erasing
+        self._kept: dict[object, tuple[Tensors, Tensors]] = {}  # what is the same in every batch
 
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
         """Views of the images, one for each key.
@@ -45,47 +51,64 @@ class Augmentation:
             images: uint8 (B, C, H, W).
             mean: (C,), of the images in [0, 1].
             std: (C,), likewise.
-            index: (B,), each image's number in its data set.
+            index: (B,), each image's number in its data set, on the CPU or where the images are.
             keys: one a view; a view is a pure function of (image, index, key).
 
         Returns:
             As many float32 tensors (B, C, H, W) as there are keys.
         """
-        column = torch.tensor(keys).unsqueeze(1) if index.is_cpu else filled(keys, index.device)
-        u = uniform(column, index, 6)  # (6, V, B)
-        bytes_ = self._crop_and_flip(images, u[:3])  # as long as possible: a quarter of the traffic
+        H, W = images.shape[2:]
+        u = uniform(_column(keys, index), index, 6)  # (6, V, B)
+        draws = upload(torch.stack([*self._corners(u[:3], W), *self._holes(u[3:], H, W)]), images.device)
+        bytes_ = self._crop_and_flip(images, draws[:2])  # as long as possible: a quarter of the traffic
         for transform in self.transforms:
-            bytes_ = transform(bytes_.flatten(0, 1), _draws(transform, keys, index)).view_as(bytes_)
+            own = _draws(transform, keys, index, images.device)
+            bytes_ = transform(bytes_.flatten(0, 1), own).view_as(bytes_)
         views = bytes_.float()
-        views.mul_((1 / (255 * std)).view(-1, 1, 1)).add_((-mean / std).view(-1, 1, 1))
+        scale, shift = self._once("moments", (mean, std), _scale_and_shift)
+        views.mul_(scale).add_(shift)
         if self.cutout:
-            views.mul_(self._outside(u[3:], images.shape[2], images.shape[3]).unsqueeze(2))
+            views.mul_(self._outside(draws[2:], H, W).unsqueeze(2))
         if self.erasing is not None:
-            outside = self.erasing.outside(_draws(self.erasing, keys, index), (images.shape[2], images.shape[3]))
+            outside = self.erasing.outside(_draws(self.erasing, keys, index, images.device), (H, W))
             views.mul_(outside.view(*views.shape[:2], *outside.shape[1:]))
         return list(views.unbind(0))
 
-    def _crop_and_flip(self, images: Tensor, u: Tensor) -> Tensor:
-        """One gather of bytes for all views: (B, C, H, W) to (V, B, C, H, W)."""
-        (B, C, H, W), V = images.shape, u.shape[1]
-        canvas = F.pad(images, [self.padding] * 4)
-        width = canvas.shape[3]
-        row, column = (torch.arange(n, device=u.device) for n in (H, W))
-        upright = (row * width).unsqueeze(1) + column
-        pixel = torch.stack([upright, upright.flip(1)]).view(2, H * W)  # of a crop in the corner, and its mirror image
+    def _corners(self, u: Tensor, W: int) -> list[Tensor]:
+        """Whether an image is mirrored, and where in the padded image its crop begins: (V, B) each."""
         mirrored = (u[0] < 0.5).long() if self.flip else torch.zeros_like(u[0], dtype=torch.int64)
         top, left = (_below(draw, 2 * self.padding + 1) for draw in u[1:])
-        index = pixel.index_select(0, mirrored.flatten()).add_((top * width + left).view(-1, 1)).view(V, B, 1, H * W)
+        return [mirrored, top * (W + 2 * self.padding) + left]
+
+    def _holes(self, u: Tensor, H: int, W: int) -> list[Tensor]:
+        """Twice the middle of the square's rows and columns, of a corner that is uniform in [-side//2, n - side//2)."""
+        if not self.cutout:
+            return []
+        top, left = (_below(draw, n) - self.cutout // 2 for draw, n in ((u[0], H), (u[1], W)))
+        top.masked_fill_(u[2] >= self.cutout_prob, H)  # below the image
+        return [2 * top + (self.cutout - 1), 2 * left + (self.cutout - 1)]
+
+    def _crop_and_flip(self, images: Tensor, draws: Tensor) -> Tensor:
+        """One gather of bytes for all views: (B, C, H, W) to (V, B, C, H, W)."""
+        (B, C, H, W), V, (mirrored, corner) = images.shape, draws.shape[1], draws
+        canvas = F.pad(images, [self.padding] * 4)
+        (pixel,) = self._once((H, W, images.device), (), lambda: (_pixels(H, W, canvas.shape[3], images.device),))
+        index = pixel.index_select(0, mirrored.flatten()).add_(corner.reshape(-1, 1)).view(V, B, 1, H * W)
         return canvas.flatten(2).expand(V, -1, -1, -1).gather(3, index.expand(-1, -1, C, -1)).view(V, B, C, H, W)
 
-    def _outside(self, u: Tensor, H: int, W: int) -> Tensor:
-        """(V, B, H, W): 0 in the square, whose corner is uniform in [-side//2, n - side//2), 1 elsewhere."""
-        outside = []
-        for draw, n in ((u[0], H), (u[1], W)):
-            offset = torch.arange(n, device=u.device) - (_below(draw, n).unsqueeze(2) - self.cutout // 2)
-            outside.append((offset < 0) | (offset >= self.cutout))
-        rows, columns = outside[0] | (u[2] >= self.cutout_prob).unsqueeze(2), outside[1]
-        return torch.maximum(rows.float().unsqueeze(3), columns.float().unsqueeze(2))
+    def _outside(self, middles: Tensor, H: int, W: int) -> Tensor:
+        """(V, B, H, W): 0 in the square, 1 elsewhere."""
+        n, device = max(H, W), middles.device
+        (places,) = self._once((n, device), (), lambda: (2 * torch.arange(n, device=device),))
+        outside = (places - middles.unsqueeze(3)).abs_().ge(self.cutout).float()
+        return torch.maximum(outside[0, :, :, :H].unsqueeze(3), outside[1, :, :, :W].unsqueeze(2))
+
+    def _once(self, name: object, given: Tensors, make: Callable[..., Tensors]) -> Tensors:
+        """What is made of these tensors, made once, and not by the device in every batch."""
+        kept = self._kept.get(name)
+        if kept is None or any(a is not b for a, b in zip(kept[0], given, strict=True)):
+            kept = self._kept[name] = given, make(*given)
+        return kept[1]
 
 
 class PerImage:
@@ -97,6 +120,8 @@ class PerImage:
     Args:
         transform: uint8 (C, H, W) -> (C, H, W), uint8 or float in [0, 1]; it may change the size, alike for all images.
     """
+
+    draws_here = True
 
     def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
         self.transform = transform
@@ -111,7 +136,7 @@ class PerImage:
             return self.transform(images.new_zeros(images.shape[1:])).unsqueeze(0)[:0]
         out = []
         for image, i in zip(images, index.tolist(), strict=True):
-            torch.manual_seed(hash_key(key, i))
+            seed_generators(hash_key(key, i), images.device)
             out.append(self.transform(image))
         return torch.stack(out)
 
@@ -127,10 +152,27 @@ def filled(numbers: Sequence[int], device: torch.device) -> Tensor:
     return torch.stack([torch.full((1,), number, dtype=torch.int64, device=device) for number in numbers])
 
 
-def _draws(transform: Transform | Erasing, keys: Sequence[int], index: Tensor) -> Tensor:
+def _draws(transform: Transform | Erasing, keys: Sequence[int], index: Tensor, device: torch.device) -> Tensor:
     """Its own uniform numbers (draws, V * B), whatever other transforms there are."""
-    own = filled([hash_key(key, transform.number) for key in keys], index.device)
-    return uniform(own, index, transform.draws).flatten(1)
+    own = [hash_key(key, transform.number) for key in keys]
+    return upload(uniform(_column(own, index), index, transform.draws).flatten(1), device)
+
+
+def _column(numbers: Sequence[int], index: Tensor) -> Tensor:
+    """Whole numbers (V, 1) where the samples' are."""
+    return torch.tensor(numbers).unsqueeze(1) if index.is_cpu else filled(numbers, index.device)
+
+
+def _pixels(H: int, W: int, width: int, device: torch.device) -> Tensor:
+    """(2, H W): the pixels of a crop in the corner of images so wide, and of its mirror image."""
+    row, column = (torch.arange(n, device=device) for n in (H, W))
+    upright = (row * width).unsqueeze(1) + column
+    return torch.stack([upright, upright.flip(1)]).view(2, H * W)
+
+
+def _scale_and_shift(mean: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
+    """What makes (x / 255 - mean) / std of a byte x, by channel."""
+    return (1 / (255 * std)).view(-1, 1, 1), (-mean / std).view(-1, 1, 1)
 
 
 def _below(u: Tensor, n: int) -> Tensor:

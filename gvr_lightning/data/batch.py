@@ -11,8 +11,9 @@ from gvr_lightning.distributed.batch import Shard, balanced_shard
 class Batch(NamedTuple):
     """A process's rows of a global batch: V views (B, C, H, W) of the same samples, labels (B,), numbers (B,).
 
-    Labels of mixed samples are soft, (B, classes); where views are mixed each for itself, a list with those of each. A
-    task may make views of several tensors, and a target for each, of them.
+    Labels of mixed samples are soft, (B, classes); where views are mixed each for itself, a list with those of each.
+    Numbers and keys stay on the CPU, where what is drawn for them is drawn. A task may make views of several tensors,
+    and a target for each, of them.
     """
 
     views: list[Any]

@@ -19,6 +19,7 @@ from gvr_lightning.data.mislabelling import Mislabelling, mislabelled
 from gvr_lightning.data.mixing import Mixing, mixed
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
+from gvr_lightning.methods.upload import upload
 from gvr_lightning.random import hash_key, permutation, uniform
 
 ORDER, VIEW, SUBSET, PLAIN, MIX = range(5)  # what a random number is for, so that no two uses share one
@@ -74,6 +75,7 @@ class ViewsDataModule(LightningDataModule):
         self.label_noise, self.mixing = label_noise, mixing
         self._mean_std = (mean, std)
         self.splits: Splits | None = None
+        self.device = torch.device("cpu")  # where batches go
 
     def setup(self, stage: str | None = None) -> None:
         """Read the images, once, and hold the validation part out.
@@ -103,8 +105,9 @@ class ViewsDataModule(LightningDataModule):
         self.mean, self.std = torch.as_tensor(mean or moments[0]), torch.as_tensor(std or moments[1])
         if not {len(self.mean), len(self.std)} <= {1, channels}:
             raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels, or one")
-        self.image_shape: tuple[int, ...] = tuple(self._augmented(self.train_index[:1], 0)[0][0].shape[1:])
-        self._device_images: dict[int, tuple[Tensor, Tensor]] = {}
+        self._device_images: dict[int, Tensor] = {}
+        one = self.train_index[:1]
+        self.image_shape: tuple[int, ...] = tuple(self._augmented(one, one, 0)[0].shape[1:])
 
     def train_dataloader(self) -> IndexLoader:
         """All training samples in the epoch's own order."""
@@ -129,16 +132,21 @@ class ViewsDataModule(LightningDataModule):
 
     def as_they_are(self, most: int) -> Iterator[Tensor]:
         """Training images as validation sees them, in up to so many whole batches, drawn by the seed; the rows here."""
-        device, (rank, processes) = self._trainer.lightning_module.device, rank_and_size()
-        order = self.train_index[permutation(hash_key(PLAIN, self.seed), len(self.train_index))].to(device)
+        self.device, (rank, processes) = self._trainer.lightning_module.device, rank_and_size()
+        order = self.train_index[permutation(hash_key(PLAIN, self.seed), len(self.train_index))]
         size = min(self.batch_size, len(order)) // processes * processes
         whole = len(order) // size if size > processes else 0  # BatchNorm takes no single row
         for batch in order.split(size or 1)[: min(most, whole)]:
             mine, _ = rows_here(batch, 1, rank, processes)
             yield self._eval_batch(mine, self._splits.train).views[0]
 
+    def transfer_batch_to_device(self, batch: Tensor, device: torch.device, dataloader_idx: int) -> Tensor:
+        """Sample numbers stay here: what is drawn for them is drawn on the CPU, the same for every device."""
+        self.device = device
+        return batch
+
     def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Batch:
-        """Sample numbers (B,) of a global batch, on the training device, to this process's part of it."""
+        """Sample numbers (B,) of a global batch to this process's part of it, on the training device."""
         if self._trainer.training:
             return self._train_batch(batch, self._trainer.current_epoch, self._trainer.lightning_module.accumulate)
         mine, _ = rows_here(batch, 1, *rank_and_size())
@@ -146,69 +154,78 @@ class ViewsDataModule(LightningDataModule):
 
     def _train_batch(self, index: Tensor, epoch: int, micro_batches: int = 1) -> Batch:
         mine, shards = rows_here(index, micro_batches, *rank_and_size())
-        views, target = self._augmented(mine, epoch)
+        at, target, *true = self._at(mine, self._labels)
+        views = self._augmented(mine, at, epoch)
         # of all rows on every process: a subset is drawn from the global batch without a word between them
         subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)
-        batch = Batch(views, target, mine, subset_keys, shards, self._true(mine))
+        batch = Batch(views, target, mine, subset_keys, shards, *true)
         return batch if self.mixing is None else self._mixed(batch, self.mixing, index, epoch, micro_batches)
 
     def _mixed(self, batch: Batch, mixing: Mixing, index: Tensor, epoch: int, micro_batches: int) -> Batch:
         """Each sample with its partner; the views of another process's are made here, too."""
-        here, _ = rows_here(torch.arange(len(index), device=index.device), micro_batches, *rank_and_size())
+        here, _ = rows_here(torch.arange(len(index)), micro_batches, *rank_and_size())
         keys = [hash_key(MIX, self.seed, epoch, view) for view in range(self.views if mixing.independent else 1)]
-        pairs = [mixing.pairs(key, index, here, tuple(batch.views[0].shape[2:])) for key in keys]
+        pairs = [mixing.pairs(key, index, here, tuple(batch.views[0].shape[2:]), self.device) for key in keys]
 
         def partners(rows: Tensor) -> Batch:
             if len(here) == len(index):
-                true = None if batch.true is None else batch.true[rows]
-                return Batch([view[rows] for view in batch.views], batch.target[rows], index[rows], true=true)
-            views, target = self._augmented(index[rows], epoch)
-            return Batch(views, target, index[rows], true=self._true(index[rows]))
+                at = upload(rows, self.device)
+                true = None if batch.true is None else batch.true[at]
+                return Batch([view[at] for view in batch.views], batch.target[at], index[rows], true=true)
+            at, target, *those = self._at(index[rows], self._labels)
+            return Batch(self._augmented(index[rows], at, epoch), target, index[rows], true=next(iter(those), None))
 
         return mixed(batch, pairs, partners, self.num_classes)
 
-    def _true(self, index: Tensor) -> Tensor | None:
-        """The labels before the noise; they move to the device once, so that no step waits for it."""
-        if self.noise_record is None:
-            return None
-        if self._true_targets.device != index.device:
-            self._true_targets = self._true_targets.to(index.device)
-        return self._true_targets[index]
+    @property
+    def _labels(self) -> list[Tensor]:
+        """Of all training images: those trained on, and where there is label noise those before it."""
+        return [self._splits.train.targets, *([] if self.noise_record is None else [self._true_targets])]
 
-    def _augmented(self, index: Tensor, epoch: int) -> tuple[list[Tensor], Tensor]:
-        images, target = self._take(self._splits.train, index)
+    def _at(self, index: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Sample numbers and their labels, on the device by one copy."""
+        return upload(torch.stack([index, *(some[index] for some in labels)]), self.device).unbind()
+
+    def _augmented(self, index: Tensor, at: Tensor, epoch: int) -> list[Tensor]:
         keys = [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
-        return self.augmentation(images, self.mean, self.std, index, keys), target
+        return self._through(self.augmentation, self._splits.train, index, at, keys)
 
     def _eval_batch(self, index: Tensor, images_of: ImageSet) -> Batch:
-        images, target = self._take(images_of, index)
+        at, target = self._at(index, [images_of.targets])
         if self.eval_augmentation is not None:
-            return Batch(self.eval_augmentation(images, self.mean, self.std, index, [0]), target, index)
-        return Batch([normalise(images, self.mean, self.std)], target, index)
+            return Batch(self._through(self.eval_augmentation, images_of, index, at, [0]), target, index)
+        return Batch([normalise(self._take(images_of, index, at), self.mean, self.std)], target, index)
 
-    def _take(self, images_of: ImageSet, index: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows of a set, on the index's device; the whole set stays there if it may, the moments always."""
-        if self.mean.device != index.device:
-            self.mean, self.std = self.mean.to(index.device), self.std.to(index.device)
-        if index.device.type == "cpu" or not self.on_device:
-            at = index.cpu()
-            return images_of.images[at].to(index.device), images_of.targets[at].to(index.device)
+    def _through(
+        self, augmentation: Callable[..., list[Tensor]], images_of: ImageSet, index: Tensor, at: Tensor, keys: list[int]
+    ) -> list[Tensor]:
+        images = self._take(images_of, index, at)
+        return augmentation(
+            images, self.mean, self.std, index if getattr(augmentation, "draws_here", False) else at, keys
+        )
+
+    def _take(self, images_of: ImageSet, index: Tensor, at: Tensor) -> Tensor:
+        """Images of a set, on the device; the whole set stays there if it may, the moments always."""
+        if self.mean.device != self.device:
+            self.mean, self.std = self.mean.to(self.device), self.std.to(self.device)
+        if self.device.type == "cpu" or not self.on_device:
+            return upload(images_of.images[index], self.device)
         if id(images_of) not in self._device_images:
-            moved = images_of.images.to(index.device), images_of.targets.to(index.device)
-            self._device_images[id(images_of)] = moved
-        images, targets = self._device_images[id(images_of)]
-        return images[index], targets[index]
+            self._device_images[id(images_of)] = images_of.images.to(self.device)
+        return self._device_images[id(images_of)][at]
 
     def held_out(self, device: torch.device) -> Iterator[Batch]:
         """The validation images as the test has its own: this process's part of each batch, on a device."""
+        self.device = device
         for index in self.val_dataloader():
-            mine, _ = rows_here(index.to(device), 1, *rank_and_size())
+            mine, _ = rows_here(index, 1, *rank_and_size())
             yield self._eval_batch(mine, self._validated)
 
     def tested(self, device: torch.device) -> Iterator[Batch]:
         """The test images likewise, outside of a test."""
+        self.device = device
         for index in self.test_dataloader():
-            mine, _ = rows_here(index.to(device), 1, *rank_and_size())
+            mine, _ = rows_here(index, 1, *rank_and_size())
             yield self._eval_batch(mine, self._splits.test)
 
     def _in_order(self, index: Tensor) -> IndexLoader:

@@ -10,6 +10,7 @@ from torch import Tensor
 from gvr_lightning.data.batch import Batch
 from gvr_lightning.data.transforms.box import first_that
 from gvr_lightning.data.transforms.kinds import below, exact
+from gvr_lightning.methods.upload import upload
 from gvr_lightning.random import uniform
 
 TRIALS = 8  # of a gamma variate, of which 19 in 20 are accepted at least
@@ -19,7 +20,7 @@ GAMMA_DRAWS = 3 * TRIALS + 1
 class Pairs(NamedTuple):
     """What each of some rows is mixed with: a row's partner, and which pixels and what share of it."""
 
-    partner: Tensor  # (n,), among the rows of the global batch
+    partner: Tensor  # (n,), among the rows of the global batch; on the CPU
     inside: Tensor  # (n, 1, H, W), where the pixels are the partner's
     fade: Tensor  # (n,), share of the row's own pixels elsewhere
     weight: Tensor  # (n,), share of its own label
@@ -80,28 +81,38 @@ class Mixing:
     def __init__(self, mixup: float = 0.0, cutmix: float = 0.0, prob: float = 1.0, independent: bool = False) -> None:
         self.mixup, self.cutmix, self.prob, self.independent = mixup, cutmix, prob, independent
 
-    def pairs(self, key: int, index: Tensor, here: Tensor, size: tuple[int, int]) -> Pairs:
+    def pairs(self, key: int, index: Tensor, here: Tensor, size: tuple[int, int], device: torch.device) -> Pairs:
         """Those of some rows.
 
         Args:
             key: of the draws.
-            index: (B,), the sample numbers of the global batch.
-            here: (n,), which of its rows are wanted.
+            index: (B,), the sample numbers of the global batch, on the CPU, where the draws are made.
+            here: (n,), which of its rows are wanted, likewise.
             size: (H, W) of the images.
+            device: where they are; all but the partners' numbers is sent there.
         """
         partner = uniform(key, index, 1)[0].argsort()[here]
         u = uniform(key, index[here], 5 + 2 * GAMMA_DRAWS)[1:]
         mixed, cuts = u[0] < self.prob, u[1] < (0.5 if self.mixup and self.cutmix else float(self.cutmix > 0))
         share = torch.where(cuts, beta(u[4:], self.cutmix or 1.0), beta(u[4:], self.mixup or 1.0))
-        lines, area = [], torch.ones_like(share)
+        ends, area = [], torch.ones_like(share)
         for draw, n in zip(u[2:4], size, strict=True):
             middle, half = below(draw, n), ((1 - share).sqrt() * (0.5 * n)).floor()
             low, high = (middle - half).clamp(min=0), (middle + half).clamp(max=n)
-            pixel, area = torch.arange(n, device=u.device), area * (high - low)
-            lines.append((pixel >= low.unsqueeze(1)) & (pixel < high.unsqueeze(1)))
-        box = (lines[0].unsqueeze(2) & lines[1].unsqueeze(1) & (mixed & cuts).view(-1, 1, 1)).unsqueeze(1)
-        fade = torch.where(mixed & ~cuts, share, 1.0)
-        return Pairs(partner, box, fade, torch.where(mixed & cuts, 1 - area / (size[0] * size[1]), fade))
+            ends += [low, high]
+            area = area * (high - low)
+        cut, fade = mixed & cuts, torch.where(mixed & ~cuts, share, 1.0)
+        weight = torch.where(cut, 1 - area / (size[0] * size[1]), fade)
+        *ends, cut, fade, weight = upload(torch.stack([*ends, cut.float(), fade, weight]), device).unbind()
+        rows, columns = (_between(ends[2 * i], ends[2 * i + 1], n) for i, n in enumerate(size))
+        inside = rows.unsqueeze(2) & columns.unsqueeze(1) & (cut > 0).view(-1, 1, 1)
+        return Pairs(partner, inside.unsqueeze(1), fade, weight)
+
+
+def _between(low: Tensor, high: Tensor, n: int) -> Tensor:
+    """Which of n pixels are there, (rows, n)."""
+    pixel = torch.arange(n, device=low.device)
+    return (pixel >= low.unsqueeze(1)) & (pixel < high.unsqueeze(1))
 
 
 def beta(u: Tensor, alpha: float) -> Tensor:

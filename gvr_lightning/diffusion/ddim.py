@@ -14,6 +14,8 @@ from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
+from gvr_lightning.methods.upload import upload
+
 
 def quadratic(timesteps: int, steps: int) -> Tensor:
     """Timesteps from 0.8 T down to 0, as squares of even numbers, rounded down (Song et al. 2021, appendix D.2).
@@ -67,8 +69,7 @@ class DDIM(DDIMScheduler):
         sigma = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
         following = (clean * b**0.5).add_(eps, alpha=max(0.0, 1 - b - sigma**2) ** 0.5)
         if sigma > 0:
-            z = randn_tensor(sample.shape, generator=generator, device=sample.device, dtype=sample.dtype)
-            following.add_(z, alpha=sigma)
+            following.add_(_normal(sample, generator), alpha=sigma)
         return DDIMSchedulerOutput(following, clean) if return_dict else (following, clean)
 
     def _predicted(self, output: Tensor, x: Tensor, a: float) -> tuple[Tensor, Tensor]:
@@ -85,3 +86,14 @@ class DDIM(DDIMScheduler):
         elif self.config.clip_sample:
             clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
         return clean, eps
+
+
+def _normal(x: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
+    """Noise of the shape of x; of one generator an image, each image's own, by one copy that nobody waits for."""
+    if not isinstance(generator, list):
+        found: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+        return found
+    numbers = torch.empty(x.shape, dtype=x.dtype, device=generator[0].device)
+    for row, own in zip(numbers, generator, strict=True):
+        row.normal_(generator=own)
+    return upload(numbers, x.device)

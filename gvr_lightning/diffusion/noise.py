@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gvr_lightning.diffusion.normal import normal
+from gvr_lightning.methods.upload import upload
 from gvr_lightning.random import hash_key, uniform
 
 # ours -> diffusers' names; it does not know the last, whose betas it is given
@@ -73,7 +74,7 @@ class Noise:
 
         Args:
             images: x_0 (B, C, H, W).
-            samples: (B,), each image's number in its data set.
+            samples: (B,), each image's number in its data set; on the CPU, so that no step waits for them.
             key: of this update and view.
 
         Returns:
@@ -81,7 +82,8 @@ class Noise:
         """
         u = uniform(hash_key(key, TIME), samples, 1)[0]
         t = (u * self.timesteps).long().clamp_(max=self.timesteps - 1)
-        return t, normal(hash_key(key, EPSILON), samples, images.shape[1:]).to(images)
+        eps = normal(hash_key(key, EPSILON), samples, images.shape[1:])
+        return upload(t, images.device), upload(eps.to(images.dtype), images.device)
 
     def noisy(self, images: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """x_t."""

@@ -11,6 +11,7 @@ from gvr_lightning.diffusion.clipping import alpha_bars, clipped, clips_itself
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.distributed.batch import balanced_shard, gather_rows, rank_and_size
 from gvr_lightning.methods.passes import forward
+from gvr_lightning.methods.upload import upload
 from gvr_lightning.random import hash_key
 
 START, STEPS = range(2)  # what a random number is for
@@ -39,7 +40,7 @@ class Sampler:
         self.steps = steps or timesteps
         if self.steps > timesteps:  # some schedulers take them, and the images are NaN
             raise ValueError(f"{self.steps} steps are more than the {timesteps} timesteps")
-        self._noisy = "generator" in takes
+        self._noisy = "generator" in takes and (eta > 0 or "eta" not in takes)
         self._extra = {"eta": eta} if "eta" in takes else {}
         scheduler.set_timesteps(self.steps)  # refuses a number that it cannot do
         if min(scheduler.timesteps) < 0:  # diffusers' rounding of "trailing", for 61 of 1000 steps and a few others
@@ -67,23 +68,28 @@ class Sampler:
             float32 (B, C, H, W), about in [-1, 1], on the network's device and in its memory format.
         """
         first = next(p for p in network.parameters() if p.ndim == 4)
-        self.scheduler.set_timesteps(self.steps, first.device)
-        x: Tensor = normal(hash_key(START, seed), index.to(first.device), shape) * self.scheduler.init_noise_sigma
+        self.scheduler.set_timesteps(self.steps)  # on the CPU, where schedulers look them up
+        times = upload(self.scheduler.timesteps, first.device).unbind()
+        start = normal(hash_key(START, seed), index.cpu(), shape)
+        x: Tensor = upload(start, first.device) * self.scheduler.init_noise_sigma
         if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
             x = x.contiguous(memory_format=torch.channels_last)
         # on the CPU, so that a seed means the same images on every device
-        draws = [torch.Generator().manual_seed(hash_key(STEPS, seed, i) & (1 << 63) - 1) for i in index.tolist()]
-        extra = self._extra | ({"generator": draws} if self._noisy else {})
+        extra = self._extra | ({"generator": _generators(seed, index)} if self._noisy else {})
         bars = alpha_bars(self.scheduler) if self.clip else []
         for step, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(x, t)
-            output = forward(network, (scaled.to(first.dtype), t.expand(len(x)))).to(x.dtype)
+            output = forward(network, (scaled.to(first.dtype), times[step].expand(len(x)))).to(x.dtype)
             if bars:
                 output = clipped(output, scaled, bars[step], self.scheduler.config.prediction_type)
             x = self.scheduler.step(output, t, x, return_dict=False, **extra)[0]
             if watch is not None:
                 watch(x)
         return x
+
+
+def _generators(seed: int, index: Tensor) -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(hash_key(STEPS, seed, i) & (1 << 63) - 1) for i in index.tolist()]
 
 
 @torch.inference_mode()

@@ -98,7 +98,7 @@ def whole(t: Tensor) -> Tensor:
 
 def _together_(grads: list[Tensor]) -> None:
     sizes = [size.to(torch.promote_types(size.dtype, torch.float32)) for size in torch._foreach_abs(grads)]
-    fused = sizes[0].is_cuda and not hasattr(sizes[0], "full_tensor")  # on a CPU the norm is slow and 2% wrong
+    fused = not sizes[0].is_cpu and not hasattr(sizes[0], "full_tensor")  # on a CPU the norm is slow and 2% wrong
     totals = whole(torch.stack(torch._foreach_norm(sizes, 1) if fused else [size.sum() for size in sizes]))
     if totals.is_cpu and totals.isinf().any():
         sizes = [size.double() for size in sizes]

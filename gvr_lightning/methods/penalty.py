@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
 
 import torch
 from torch import Tensor, nn
@@ -38,21 +39,31 @@ class RegularizedLoss:
         losses, logits, targets, weights, rows = map(list, columns)
         return cls(losses, penalty, alpha, logits, targets, weights, rows)
 
-    @property
+    @cached_property
     def weighted(self) -> Tensor:
         """Alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
         return self.alpha * self.penalty if self.alpha else torch.zeros_like(self.penalty)
 
-    @property
+    @cached_property
     def total(self) -> Tensor:
         """L_1 + ... + L_V (or their mean) + alpha * penalty: what to call ``backward()`` on."""
-        return combined(self.losses, self.views_loss) + self.weighted
+        loss = combined(self.losses, self.views_loss)
+        return loss + self.weighted if self.alpha else loss
 
 
 def combined(of_views: Sequence[Tensor], views_loss: str) -> Tensor:
     """The sum of what each view has, or the mean."""
-    values = torch.stack(list(of_views))
-    return values.mean() if views_loss == "mean" else values.sum()
+    return mean_of(of_views) if views_loss == "mean" else total_of(of_views)
+
+
+def total_of(scalars: Sequence[Tensor]) -> Tensor:
+    """Their sum."""
+    return reduce(torch.add, scalars)
+
+
+def mean_of(scalars: Sequence[Tensor]) -> Tensor:
+    """Their mean; of one, itself."""
+    return torch.stack(list(scalars)).mean() if len(scalars) > 1 else scalars[0]
 
 
 class Penalty(ABC):

@@ -1,7 +1,7 @@
 """SAM, sharpness-aware minimization: the gradients of an update are taken where the loss nearby is about largest."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -72,44 +72,82 @@ class SAM(Wrapper):
         loss = evaluate()
         params = [p for group in self.param_groups for p in group["params"] if p.grad is not None]
         if params:
-            before = [p.detach().clone() for p in params]
+            weights = [_here(p.detach()) for p in params]
+            before = [torch.empty_like(w) for w in weights]
+            torch._foreach_copy_(before, weights)
             try:
                 self._climb(params)
                 evaluate()
             finally:
                 with torch.no_grad():
-                    for p, kept in zip(params, before, strict=True):
-                        p.copy_(kept)
+                    torch._foreach_copy_(weights, before)
         self.base.step()
         return loss
 
     @torch.no_grad()
     def _climb(self, params: list[Tensor]) -> None:
-        """Add e(w), without waiting for a GPU."""
-        scale = self.rho / (self._norm(params) + self.eps)
+        """Add e(w), without waiting for a GPU; what is alike is one vector, so that there are few kernels."""
+        alike = defaultdict(list)
         for p in params:
-            e = at_least_float32(p.grad) * scale.to(p.device)  # type: ignore[arg-type]
-            if self.adaptive:
-                e *= at_least_float32(p).abs().square()
-            p.add_(e.nan_to_num_(0.0, 0.0, 0.0))  # not a number: the norm was not finite, or zero over zero
+            alike[type(p.grad), p.device, p.dtype].append(p)
+        vectors = [(some, _vector(some, [p.grad for p in some]), self._relative(some)) for some in alike.values()]
+        norms = [_norm(some, g if w is None else g * w, w is not None) for some, g, w in vectors]
+        norm = torch.linalg.vector_norm(torch.stack([one.to(norms[0].device) for one in norms]))
+        scale = self.rho / (norm + self.eps)
+        for some, g, w in vectors:
+            e = g.mul_(scale.to(g.device))
+            if w is not None:
+                e *= w.square_()
+            e.nan_to_num_(0.0, 0.0, 0.0)  # not a number: the norm was not finite, or zero over zero
+            weights = [_here(p.detach()) for p in some]
+            torch._foreach_add_(weights, _like(e, weights))
 
-    def _norm(self, params: list[Tensor]) -> Tensor:
-        """Of the gradients, or of T g, all together; in float64 where there is one, in which no square overflows."""
-        norms = defaultdict(list)
-        for p in params:
-            size = at_least_float32(p.grad).abs()  # type: ignore[arg-type]
-            size = size * at_least_float32(p).abs() if self.adaptive else size
-            wide = torch.float32 if size.device.type == "mps" else torch.float64
-            norms[type(size), size.device].append(torch.linalg.vector_norm(size, dtype=wide))
-        totals = [whole(torch.linalg.vector_norm(torch.stack(alike))) for alike in norms.values()]
-        norm: Tensor = torch.linalg.vector_norm(torch.stack([total.to(totals[0].device) for total in totals]))
-        return norm
+    def _relative(self, params: list[Tensor]) -> Tensor | None:
+        """|w|, to which e is relative; None where it is not."""
+        return _vector(params, params).abs() if self.adaptive else None
 
     def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
         return SAM, (self.base, self.rho, self.adaptive, self.eps)
 
     def __repr__(self) -> str:
         return f"SAM({self.base!r}, rho={self.rho}, adaptive={self.adaptive})"
+
+
+def _here(t: Tensor) -> Tensor:
+    """Of a DTensor what this process has."""
+    return t.to_local() if hasattr(t, "to_local") else t
+
+
+def _by_stride(t: Tensor) -> list[int]:
+    return sorted(range(t.ndim), key=t.stride, reverse=True)
+
+
+def _vector(params: list[Tensor], tensors: Sequence[Any]) -> Tensor:
+    """A new vector of all entries that are here, each tensor's in the order of its parameter's memory."""
+    orders = [_by_stride(_here(p)) for p in params]
+    parts = [at_least_float32(_here(t.detach())) for t in tensors]
+    return torch.cat([part.permute(order).reshape(-1) for part, order in zip(parts, orders, strict=True)])
+
+
+def _like(vector: Tensor, tensors: list[Tensor]) -> list[Tensor]:
+    """The parts of a vector, each with the shape and the strides of its tensor."""
+    orders = [_by_stride(t) for t in tensors]
+    parts = zip(vector.split([t.numel() for t in tensors]), tensors, orders, strict=True)
+    return [part.view([t.shape[i] for i in order]).permute(_inverse(order)) for part, t, order in parts]
+
+
+def _inverse(order: list[int]) -> list[int]:
+    return sorted(range(len(order)), key=order.__getitem__)
+
+
+def _norm(params: list[Tensor], vector: Tensor, relative: bool) -> Tensor:
+    """Of a vector; in float64 where there is one, in which no square overflows. Of DTensors that of all processes."""
+    wide = torch.float32 if vector.device.type == "mps" else torch.float64
+    if not hasattr(params[0].grad, "full_tensor"):
+        norm: Tensor = torch.linalg.vector_norm(vector.abs(), dtype=wide)  # a modulus, of complex ones
+        return norm
+    sizes = [(at_least_float32(p.grad) * (at_least_float32(p) if relative else 1)).abs() for p in params]  # type: ignore[arg-type]
+    return whole(torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(s, dtype=wide) for s in sizes])))
 
 
 def sam_agr(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gvr_lightning.distributed.batch import RowCount, Shard, equal_shard, gather_rows
 from gvr_lightning.distributed.sync_batchnorm import uncounted
 from gvr_lightning.methods.passes import Criterion, Input, Through, row_of_zeros, take
+from gvr_lightning.methods.upload import upload
 
 
 @dataclass
@@ -50,7 +51,8 @@ class View:
 
         Over several processes it is scaled so that the processes' mean is the global batch's.
         """
-        return values.mean() if self.weight == 1 else values.mean() * self.weight
+        mean = values.mean() if values.ndim else values
+        return mean if self.weight == 1 else mean * self.weight
 
     @property
     def weight(self) -> float:
@@ -79,7 +81,7 @@ class View:
 
     def _rows(self, order: Tensor) -> "View":
         source = self.source or self
-        index, count = self.batch.shard.choose(order)
+        index, count = self.batch.choose(order)
         return replace(
             source,
             logits=source.logits[index],
@@ -123,6 +125,11 @@ class GlobalBatch:
         keys = torch.rand(len(self.inputs), len(self.targets[0]), device=self.targets[0].device)
         return (keys if self.shard.processes == 1 else gather_rows(keys.T).T).argsort(dim=1)
 
+    def choose(self, rows: Tensor) -> tuple[Tensor, RowCount]:
+        """As :meth:`Shard.choose`; keys of the CPU's make the choice there, so that no GPU is awaited."""
+        index, count = self.shard.choose(rows)
+        return upload(index, self.targets[0].device), count
+
     def views(self, model: nn.Module, through: Through, rows: Tensor | None = None) -> list[View]:
         """Each view's pass through the network.
 
@@ -135,7 +142,7 @@ class GlobalBatch:
         """
         inputs, targets, count = self.inputs, self.targets, self.shard.row_count
         if rows is not None:
-            index, count = self.shard.choose(rows)
+            index, count = self.choose(rows)
             inputs = [take(x, index[: count.rows]) for x in inputs]
             targets = [y[index[: count.rows]] for y in targets]
         if count.rows:

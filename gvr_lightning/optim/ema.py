@@ -39,8 +39,9 @@ class MovingAverage(AveragedModel):
         else:
             decay = min(self.decay, (1 + n) / (10 + n)) if self.warmup else self.decay
             torch._foreach_lerp_(averages, weights, 1 - decay)
-        for ours, its in zip(self.module.buffers(), model.buffers(), strict=True):
-            ours.copy_(its)
+        buffers = list(model.buffers())
+        if buffers:
+            torch._foreach_copy_(list(self.module.buffers()), buffers)
         self.n_averaged += 1
         self._updates = n + 1
 

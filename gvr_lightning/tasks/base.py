@@ -18,10 +18,10 @@ from gvr_lightning.data.batch import Batch
 from gvr_lightning.distributed.strategies import divide_parameters, keep_parameters
 from gvr_lightning.errors import UserError
 from gvr_lightning.methods.passes import frozen_statistics
-from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
+from gvr_lightning.methods.penalty import Penalty, RegularizedLoss, total_of
 from gvr_lightning.optim.ema import MovingAverage
 from gvr_lightning.optim.schedules import Schedule
-from gvr_lightning.random import hash_key
+from gvr_lightning.random import hash_key, seed_generators
 from gvr_lightning.tasks.finite import is_finite, not_finite, overflow_is_told
 from gvr_lightning.tasks.groups import ParameterGroups
 from gvr_lightning.tasks.recording import RecordingTask
@@ -160,7 +160,7 @@ class BaseTask(RecordingTask):
             self.penalty.alpha = self.alpha * self.alpha_schedule.factor(self.global_step, self.updates)
         # dropout: the same after a resume and in every call of the closure, other masks on every process
         seed = hash_key(self.seed, self.global_step, self.global_rank)
-        torch.manual_seed(seed)
+        seed_generators(seed, self.device)
         parts = [self.examples(part) for part in batch.divided()]
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
         self.non_finite.remember(self.model)
@@ -170,22 +170,22 @@ class BaseTask(RecordingTask):
             self.evaluations += 1
             # BatchNorm's running statistics move in the first call only: SAM makes another, with other weights
             statistics = partial(frozen_statistics, self.model) if len(first) == len(parts) else nullcontext
-            torch.manual_seed(seed)
+            seed_generators(seed, self.device)
             optimizer.zero_grad()
-            total = torch.zeros((), device=self.device)
+            shares: list[Tensor] = []
             for i, part in enumerate(parts):
                 with statistics(), self._synchronised(last=i == len(parts) - 1):
                     shard = part.shards[0] if part.shards else None
                     with keep_parameters(self.trainer.strategy):
                         loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys, shard)
-                    share = loss.total * (part.total / batch.total)
+                    share = loss.total if len(parts) == 1 else loss.total * (part.total / batch.total)
                     self._loss = loss
                     with torch.autocast(self.device.type, enabled=False):  # or its own backward would be in bf16
                         self.manual_backward(share)
-                total += share.detach()
+                shares.append(share.detach())
                 if len(first) < len(parts):
                     first.append((part, loss))
-            return total
+            return total_of(shares)
 
         with overflow_is_told(self.trainer):
             optimizer.step(closure=closure)

@@ -1,10 +1,8 @@
 """Image classification."""
 
-from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric, MetricCollection
@@ -16,6 +14,7 @@ from gvr_lightning.methods.penalty import RegularizedLoss
 from gvr_lightning.optim.ema import MovingAverage, estimate_statistics, moving_norms
 from gvr_lightning.tasks.base import BaseTask
 from gvr_lightning.tasks.evaluation import Evaluation, held_out_temperature
+from gvr_lightning.tasks.label_figures import label_figures
 
 STATISTICS = 100  # batches, at most, for those of an averaged network
 
@@ -86,14 +85,7 @@ class ClassificationTask(BaseTask):
         Of mixed samples, the label with the larger share counts.
         """
         loss = replace(loss, targets=[y.argmax(1) if y.is_floating_point() else y for y in loss.targets])
-        labels = [logits.argmax(1) for logits in loss.logits]
-        values = {"acc": _mean_share(map(torch.eq, labels, loss.targets), loss)}
-        if batch.true is not None:
-            values |= _by_label(batch.true, labels, loss)
-        if len(batch.views) > 1:
-            agree = [_share(label == labels[0], loss.weights[0]) for label in labels[1:]]
-            values["view_agreement"] = torch.stack(agree).mean()
-        return values
+        return label_figures(loss, batch.true, agreement=len(batch.views) > 1)
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         """Accuracy on the rightly and on the wrongly labelled samples apart, where there is label noise.
@@ -180,31 +172,3 @@ class ClassificationTask(BaseTask):
         row = {f"{part}/{name}": float(value) for name, value in values.items()}
         self.log_dict(row, logger=False)
         return row
-
-
-def _by_label(true: Tensor | list[Tensor], predicted: list[Tensor], loss: RegularizedLoss) -> dict[str, Tensor]:
-    """Which share of all rows is rightly or wrongly labelled, and predicted as the label says or as it should say."""
-    of_views = true if isinstance(true, list) else [true] * len(loss.rows)
-    # of a process without rows, where one of weight 0 stands in
-    of_views = [labels if len(labels) else labels.new_zeros(1) for labels in of_views]
-    truths = [labels if rows is None else labels[rows] for labels, rows in zip(of_views, loss.rows, strict=True)]
-    clean = list(map(torch.eq, loss.targets, truths))
-    noisy = list(map(torch.logical_not, clean))
-    as_labelled, truly = (list(map(torch.eq, predicted, those)) for those in (loss.targets, truths))
-    return {
-        "clean": _mean_share(clean, loss),
-        "noisy": _mean_share(noisy, loss),
-        "right_clean": _mean_share(map(torch.logical_and, clean, as_labelled), loss),
-        "right_noisy": _mean_share(map(torch.logical_and, noisy, as_labelled), loss),
-        "right_noisy_true": _mean_share(map(torch.logical_and, noisy, truly), loss),
-    }
-
-
-def _mean_share(true: Iterable[Tensor], loss: RegularizedLoss) -> Tensor:
-    """The mean over the views of the share of their rows for which something is true."""
-    return torch.stack([_share(rows, weight) for rows, weight in zip(true, loss.weights, strict=True)]).mean()
-
-
-def _share(true: Tensor, weight: float) -> Tensor:
-    """How many of these rows, weighted; zero where there are none."""
-    return true.float().sum() * (weight / max(1, len(true)))

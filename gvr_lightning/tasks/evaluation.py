@@ -79,7 +79,9 @@ def held_out_temperature(task: Any) -> float | None:
         _say("there is no validation part to fit a temperature on")
         return None
     with task.trainer.precision_plugin.test_step_context():
-        parts = [(task.evaluated(batch), batch.target, batch.samples) for batch in data.held_out(task.device)]
+        parts = [
+            (task.evaluated(batch), batch.target, batch.samples.to(task.device)) for batch in data.held_out(task.device)
+        ]
     logits, targets, samples = (torch.cat(part) for part in zip(*parts, strict=True))
     if rank_and_size()[1] > 1:
         logits, targets, samples = map(gather_rows, (logits, targets, samples))

@@ -11,29 +11,45 @@ from gvr_lightning.distributed.batch import gather_rows, over_batch, rank_and_si
 class RunningMeans:
     """Means of named 0-d tensors over an epoch's samples, kept on their device.
 
-    Values are added such that their means over the processes are those of the global batch.
+    Values are added such that their means over the processes are those of the global batch. Those that come together
+    are one tensor, so that adding them is three kernels however many they are.
     """
 
     def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
+        self._together: dict[tuple[str, ...], Tensor] = {}
         self.weight = 0
+
+    @property
+    def sums(self) -> dict[str, Tensor]:
+        """By name."""
+        found: dict[str, Tensor] = {}
+        for names, together in self._together.items():
+            for name, value in zip(names, together.unbind(), strict=True):
+                found[name] = found[name] + value if name in found else value
+        return found
 
     def add(self, values: dict[str, Tensor], weight: int) -> None:
         """Add values that stand for ``weight`` samples, those of all processes."""
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, torch.zeros_like(value)) + value * weight
+        names, new = tuple(values), torch.stack(list(values.values())) * weight
+        if names in self._together:
+            self._together[names].add_(new)
+        else:
+            self._together[names] = new
         self.weight += weight
 
     def compute(self) -> dict[str, float]:
         """The means so far; every process has to ask."""
-        return {name: float(value) / self.weight for name, value in self._over_processes().items()}
+        sums = self._over_processes()
+        values = torch.stack(list(sums.values())).tolist() if sums else []  # one wait for all
+        return {name: value / self.weight for name, value in zip(sums, values, strict=True)}
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint, the same on every process, with what each of them has; every process has to ask."""
+        sums = self.sums
         state = {"sums": self._over_processes(), "weight": self.weight}
-        if self.sums and rank_and_size()[1] > 1:
-            rows = gather_rows(torch.stack(list(self.sums.values())).unsqueeze(0))
-            state["by_process"] = dict(zip(self.sums, rows.unbind(1), strict=True))
+        if sums and rank_and_size()[1] > 1:
+            rows = gather_rows(torch.stack(list(sums.values())).unsqueeze(0))
+            state["by_process"] = dict(zip(sums, rows.unbind(1), strict=True))
         return state
 
     def load_state_dict(self, state: dict[str, Any], device: torch.device) -> None:
@@ -42,12 +58,13 @@ class RunningMeans:
         own = state.get("by_process", {})
         if own and all(len(values) == processes for values in own.values()):
             sums = {name: values[rank] for name, values in own.items()}
-        self.sums = {name: value.to(device) for name, value in sums.items()}
+        self._together = {tuple(sums): torch.stack(list(sums.values())).to(device)} if sums else {}
         self.weight = state["weight"]
 
     def reset(self) -> None:
         """Start again."""
-        self.sums, self.weight = {}, 0
+        self._together, self.weight = {}, 0
 
     def _over_processes(self) -> dict[str, Tensor]:
-        return dict(zip(self.sums, over_batch(list(self.sums.values())), strict=True)) if self.sums else {}
+        sums = self.sums
+        return dict(zip(sums, over_batch(list(sums.values())), strict=True)) if sums else {}

@@ -12,7 +12,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from gvr_lightning.data.batch import Batch
 from gvr_lightning.errors import UserError
-from gvr_lightning.methods.penalty import RegularizedLoss
+from gvr_lightning.methods.penalty import RegularizedLoss, mean_of
 from gvr_lightning.recording.csv import written
 from gvr_lightning.recording.epoch_row import EpochRow
 from gvr_lightning.tasks.finite import NonFinite, not_finite
@@ -84,10 +84,11 @@ class RecordingTask(LightningModule):
         Args:
             parts: the micro-batches, and what the penalty returned for each.
         """
+        now_too = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
         this_step = RunningMeans()
         for batch, loss in parts:
             values = {
-                "loss": torch.stack(loss.losses).mean(),
+                "loss": mean_of(loss.losses),
                 "penalty": loss.penalty.detach(),
                 "weighted": loss.weighted.detach(),
                 "total": loss.total.detach(),
@@ -95,9 +96,9 @@ class RecordingTask(LightningModule):
             }
             if self.records_alpha:
                 values["alpha"] = torch.full_like(loss.penalty.detach(), loss.alpha)
-            for means in (self.means, this_step):
+            for means in (self.means, this_step) if now_too else (self.means,):
                 means.add(values, batch.total)
-        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if now_too:
             now = self._compute(this_step)
             shown = ("loss", "penalty", "alpha") if self.records_alpha else ("loss", "penalty")
             self._log({"epoch": self.current_epoch, **{f"step/{name}": now[name] for name in shown}})

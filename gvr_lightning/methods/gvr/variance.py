@@ -7,9 +7,11 @@ global batch, wherever there is a process group.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import reduce
 from itertools import combinations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gvr_lightning.distributed.batch import over_batch, product_norm, product_norm_is_cheaper, rank_and_size
@@ -156,14 +158,16 @@ def _mean_pair_distance(by_param: Sequence[Sequence[Tensor]]) -> Tensor:
         by_param: the gradients of all views, for each parameter.
     """
     by_param = [[at_least_float32(g) for g in grads] for grads in by_param]
-    if rank_and_size()[1] > 1:
-        averaged = iter(over_batch([g - grads[0] for grads in by_param for g in grads[1:]]))
-        by_param = [[torch.zeros_like(grads[0]), *(next(averaged) for _ in grads[1:])] for grads in by_param]
+    further = len(by_param[0]) - 1
+    if further == 1 and rank_and_size()[1] == 1:
+        return reduce(torch.add, [F.mse_loss(one, other, reduction="sum") for one, other in by_param])  # one kernel
+    averaged = over_batch([g - grads[0] for grads in by_param for g in grads[1:]])
     terms = []
-    for grads in by_param:
-        mean = torch.stack(list(grads)).mean(0)
-        terms += [(g - mean).square().sum() for g in grads]
-    return 2 / (len(by_param[0]) - 1) * torch.stack(terms).sum()
+    for i in range(0, len(averaged), further):
+        from_first = [torch.zeros_like(averaged[i]), *averaged[i : i + further]]
+        mean = torch.stack(from_first).mean(0)
+        terms += [(difference - mean).square().sum() for difference in from_first]
+    return 2 / further * torch.stack(terms).sum()
 
 
 def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None]:

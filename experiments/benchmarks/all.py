@@ -1,0 +1,99 @@
+"""Every ratio that this project holds itself to, each with n and quartiles; the contenders take turns.
+
+    python experiments/benchmarks/all.py                       # an hour or so on two cores
+    python experiments/benchmarks/all.py --repeats 2 --only loop agr
+
+What a GPU is asked to do is counted by tests/test_steps.py; on one, gpu_step.py measures.
+"""
+
+import argparse
+from functools import partial
+
+import torch
+from agr_cost import plain_loop, read_and_write, resnet18_shapes
+from loop_cost import COLOUR, compare_loops, published, same_data
+from sampling import MODELS, drawings
+from step_cost import VARIANTS, _step
+from timing import interleave, report
+
+from gvr_lightning.methods.agr import agr_
+from gvr_lightning.models.unet import unet
+
+OVER_HAND = {"this project": "by hand"}
+TINY = ["model.width=8", "model.groups=4", "batch_size=32"]
+
+
+def loop(repeats: int) -> None:
+    """A step over one by hand with the same data module."""
+    runs = {"digits, none": [], "digits, gvr": ["regularizer=gvr"], "a tiny network, none": TINY}
+    for title, overrides in runs.items():
+        print(f"\nthe loop: {title}")
+        report(compare_loops(same_data, 20 * repeats, *overrides), OVER_HAND, "ms", 1e3)
+
+
+def agr(repeats: int) -> None:
+    """AGR over one read and one read-write of the gradients."""
+    threads = torch.get_num_threads()
+    for title, shapes in (("ResNet-18", resnet18_shapes()), ("1,000 small tensors", [(64,)] * 1000)):
+        for count in sorted({1, threads}):
+            torch.set_num_threads(count)
+            grads = [torch.randn(shape) for shape in shapes]
+            print(f"\nAGR: {title}")
+            contenders = {"read + read-write": read_and_write, "agr_": agr_, "plain loop": plain_loop}
+            jobs = {name: partial(contender, grads) for name, contender in contenders.items()}
+            against = {"agr_": "read + read-write", "plain loop": "agr_"}
+            report(interleave(jobs, 5 * repeats, warmup=3), against, "ms", 1e3)
+    torch.set_num_threads(threads)
+
+
+def step(repeats: int) -> None:
+    """Steps of ResNet-18: the penalties' price, and what bf16 and channels_last give on this CPU."""
+    views, target = [torch.randn(128, 3, 32, 32) for _ in range(2)], torch.arange(128) % 10
+    jobs = {}
+    for bf16, names in ((False, ("none", "two_view", "gvr", "gvr_split")), (True, ("none", "gvr"))):
+        options = argparse.Namespace(model="resnet18", batch=128, bf16=bf16)
+        for name in names:
+            jobs[name + ", bf16" * bf16] = _step(options, *VARIANTS[name], views, target)
+    against = {"gvr": "two_view", "gvr_split": "none", "none, bf16": "none", "gvr, bf16": "gvr"}
+    print("\na step: ResNet-18, batch 128")
+    report(interleave(jobs, repeats), against)
+
+
+def whole(repeats: int) -> None:
+    """End to end, data included, over a float32 loop with torchvision's transforms, image by image."""
+    fast = ["trainer.precision=bf16-mixed", "task.channels_last=true"]
+    for title, options in (("float32", []), ("bf16 and channels_last", fast)):
+        print(f"\nend to end: ResNet-18, gvr, batch 128, {title}")
+        found = compare_loops(published, repeats, *COLOUR, "model=resnet18", "regularizer=gvr", *options)
+        report(found, OVER_HAND)
+        for name, seconds in found.items():
+            print(f"{name}: {128 / sorted(seconds)[len(seconds) // 2]:.1f} samples/s")
+
+
+def sampling(repeats: int) -> None:
+    """DDIM over diffusers' own pipeline."""
+    shape, settings = MODELS["cifar"]
+    network = unet(shape, 10, blocks=1, groups=8, **settings)
+    jobs = drawings(network, shape, argparse.Namespace(batch=16, steps=10, compile=False))
+    print("\ndrawing 16 images 3x32x32 in 10 DDIM steps")
+    report(interleave(jobs, repeats), dict.fromkeys([*jobs][1:], "diffusers"))
+
+
+PARTS = {"loop": loop, "agr": agr, "step": step, "whole": whole, "sampling": sampling}
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=11)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    for name in options.only:
+        torch.manual_seed(0)
+        PARTS[name](options.repeats)
+
+
+if __name__ == "__main__":
+    main()
