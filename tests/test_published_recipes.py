@@ -48,7 +48,7 @@ CIFAR100 = [
     *of(data__mean=[0.5070751592371323, 0.48654887331495095, 0.4409178433670343]),
     *of(data__std=[0.2673342858792401, 0.2564384629170883, 0.27615047132568404]),
     *of(data__augmentation__padding=4, data__augmentation__flip=True, data__augmentation__cutout=0),
-    *of(data__augmentation__cutout_prob=0.0, task__label_smoothing=0.0, task__clip_norm=None),
+    *of(data__augmentation__degrees=15.0, task__label_smoothing=0.0, task__clip_norm=None),
 ]
 IMAGENET = [
     *of(epochs=300, optimizer__weight_decay=0.05, optimizer__betas=[0.9, 0.999], optimizer__eps=1e-8),
@@ -57,8 +57,14 @@ IMAGENET = [
     *of(task__label_smoothing=0.1, data__image_size=224, data__val_fraction=0.0),
     *of(data__mean=[0.485, 0.456, 0.406], data__std=[0.229, 0.224, 0.225]),
     *of("where it lies", "", data__root="data/tiny-imagenet-200", data__test_folder="val"),
-    *of("RandomResizedCrop there", "", data__augmentation__padding=0),
-    *of("random erasing there", 0.25, data__augmentation__cutout=0, data__augmentation__cutout_prob=0.0),
+    *of(data__augmentation__crop_scale=[0.08, 1.0], data__augmentation__crop_ratio=[0.75, 1.3333333333333333]),
+    *of(data__augmentation__flip=True, data__augmentation__erase_prob=0.25, data__augmentation__padding=0),
+    *of("an increasing and a varying magnitude", "rand-m9-mstd0.5-inc1", data__augmentation__policy="rand"),
+    *of(data__augmentation__policy_ops=2, data__augmentation__policy_magnitude=9),
+    *of("set there, and left out by timm beside a policy", 0.4, data__augmentation__brightness=0.0),
+    *of("alike for a whole batch there", 0.8, mix__mixup=0.8),
+    *of("alike for a whole batch there", 1.0, mix__cutmix=1.0),
+    *of(mix__prob=1.0),
     *of("half precision for TinyViT and Swin there", "16-mixed", trainer__precision="32-true"),
 ]
 TWO_GPUS = [
