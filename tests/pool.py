@@ -3,6 +3,7 @@
 import itertools
 import multiprocessing as mp
 import os
+import signal
 import time
 import traceback
 from collections.abc import Callable
@@ -13,6 +14,8 @@ import torch.distributed as dist
 
 from gvr_lightning.distributed.external import LOCALHOST, Place
 from gvr_lightning.distributed.place import join
+from gvr_lightning.distributed.starting import signals_wait
+from gvr_lightning.errors import STOPPING
 
 # by a process that has loaded torch and Lightning once, where there is such a thing
 START = "forkserver" if "forkserver" in mp.get_all_start_methods() else "spawn"
@@ -42,7 +45,8 @@ class Pool:
             ours, theirs = context.Pipe()
             place = Place(rank, processes, rank % here, here, LOCALHOST, self.store.port, serves=False)
             worker = context.Process(target=_serve, args=(place, theirs, dict(os.environ)), daemon=True)
-            worker.start()
+            with signals_wait():  # as when a run starts its processes, which are forked from the same one
+                worker.start()
             theirs.close()  # the end of a process is then seen here
             self.ends.append(ours)
             self.workers.append(worker)
@@ -76,6 +80,7 @@ class Pool:
 
 
 def _serve(place: Place, end: Connection, environment: dict[str, str]) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.environ.clear()  # that of the process which this one was forked from
     os.environ.update(environment | {"OMP_NUM_THREADS": "1"})
     join(place, "gloo")

@@ -441,7 +441,12 @@ def published(data: str, regularizer: str, noise: bool) -> tuple[Tree, Tree]:
 def ddpm(optimizer: str, regularizer: str) -> tuple[Tree, Tree]:
     """DDPM on CIFAR-10, 2,000 epochs."""
     options = {"data": "cifar10", "model": "unet_cifar10", "regularizer": regularizer, "optimizer": optimizer}
-    options |= {"scheduler": "warmup", "sampler": "ddim_published", "extractor": "inception_pytorch_fid", "task": "ddpm"}
+    options |= {
+        "scheduler": "warmup",
+        "sampler": "ddim_published",
+        "extractor": "inception_pytorch_fid",
+        "task": "ddpm",
+    }
     values = {"seed": 42, "epochs": 2000, "batch_size": 128, "lr": 0.0002, "trainer.max_epochs": 2000}
     values |= {"optimizer": {**MEANT["optimizer"][optimizer], "lr": 0.0002}}
     values |= {"model": {**MEANT["model"]["unet_cifar10"], "init": "published"}, "extractor.resize": "pytorch_fid"}

@@ -199,7 +199,7 @@ def test_what_is_not_given_is_as_documented() -> None:
     part = ImageSet((torch.arange(1400) % 251).to(torch.uint8).view(700, 1, 1, 2), torch.arange(700) % 3)
     splits = Splits(part, part, ("a", "b", "c"), "")
     keeps = fitted(ViewsDataModule(lambda: splits, PLAIN), epochs=1)
-    given = ViewsDataModule(lambda: splits, PLAIN, 1, 128, 0, 0.1, None, None, None, None, 500, True, None)
+    given = ViewsDataModule(lambda: splits, PLAIN, 1, 128, 0, 0.1, None, None, None, None, None, 500, True, None, None)
     again = fitted(given, epochs=1)
     assert [len(batch.samples) for batch in keeps.epoch(0)] == [128] * 4 + [118]
     assert [len(batch.samples) for batch in (*keeps.val_batches, *keeps.test_batches)] == [70, 500, 200]

@@ -60,6 +60,7 @@ class Variant(NamedTuple):
     last_stage: bool = False  # and of the last stage
     subset: int | None = None  # rows that are compared, of each view; None: all
     halves: bool = False  # compares the halves of one view
+    one_view: bool = False  # takes the head's mean gradient of each view alone
     agr: bool = False
     after: int = 0  # passes after the update
     again: int = 0  # collectives of each BatchNorm of the last stage beyond two a pass
@@ -79,6 +80,12 @@ VARIANTS = {
     "agr": Variant(agr=True),
     "gvr_agr": Variant(2, 2, head=True, agr=True),
     "consistency": Variant(2, 2),
+    "gvr_normalised": Variant(2, 2),
+    "gvr_label_free": Variant(2, 2),
+    "gvr_one_view": Variant(one_view=True),
+    "feature_norm": Variant(),
+    "consistency_target": Variant(2, 2),
+    "gce": Variant(),
     "label_smoothing": Variant(),
     "sam": Variant(calls=2),
     "sam_agr": Variant(agr=True, calls=2),
@@ -105,13 +112,14 @@ def penalty(network: Network, variant: Variant, batch: int, processes: int, gram
     """
     if variant.last_stage:
         return [Sent("all_reduce", FLOAT * network.numel(1, 2))]
-    if not variant.head:
+    if not variant.head and not variant.one_view:
         return []
-    c, d = network.classes, network.features
+    c, d, compared = network.classes, network.features, 1 if variant.one_view else 2
     rows = variant.subset or math.ceil(batch / (1 + variant.halves))
     most = min(rows, -(-batch // processes))  # of a view, on one process
-    if product_norm_is_cheaper(processes * most, c, d, processes) if gram is None else gram:
-        return [Sent("all_gather", FLOAT * processes * 2 * most * (c + d + 1))]
+    halves = processes * most if variant.head else -(-processes * most // 2)
+    if product_norm_is_cheaper(halves, c, d + variant.one_view, processes) if gram is None else gram:
+        return [Sent("all_gather", FLOAT * processes * compared * most * (c + d + 1))]
     return [Sent("all_reduce", FLOAT * (c * d + c))]
 
 
