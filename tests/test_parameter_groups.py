@@ -111,6 +111,13 @@ def test_without_a_key_the_optimizer_gets_a_plain_list() -> None:
     assert [type(p) for p in given] == [nn.Parameter] * 10
 
 
+def test_an_optimizer_has_no_frozen_parameters() -> None:
+    groups, net = ParameterGroups("backbone"), network()
+    groups.frozen(net)
+    optimizer = groups.optimizer(partial(torch.optim.SGD, lr=0.1), net)
+    assert [id(p) for p in optimizer.param_groups[0]["params"]] == [id(net.head.weight), id(net.head.bias)]
+
+
 @pytest.mark.parametrize(
     "schedule",
     [

@@ -105,13 +105,19 @@ def signalled(process: subprocess.Popen[str], folder: Path, draw: random.Random)
 
 def children(pid: int) -> list[int]:
     """The worker processes that a run has started: of a process of its own, from which they are forked."""
-    servers = [n for n in below(pid) if "forkserver" in Path(f"/proc/{n}/cmdline").read_text()]
-    return [n for server in servers for n in below(server)]
+    return [n for server in below(pid) if "forkserver" in told(server, "cmdline") for n in below(server)]
 
 
 def below(pid: int) -> list[int]:
     """The processes that it is the parent of."""
-    return [int(n) for n in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return [int(n) for n in told(pid, f"task/{pid}/children").split()]
+
+
+def told(pid: int, what: str) -> str:
+    """What the system says of a process; of one that has gone, nothing."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/{what}").read_text()
+    return ""
 
 
 def said(process: subprocess.Popen[str]) -> str:
