@@ -10,16 +10,16 @@ NEW_ENOUGH = $(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= 
 demo: .venv/ready  ## train GVR on the bundled digits, test it, draw its curves
 	$(BIN)/python train.py regularizer=gvr alpha=0.01
 
-# Four at a time, also on two cores: some tests wait for processes that they have started.
+# Three at a time, also on two cores: some tests wait for processes that they have started.
 test: .venv/ready  ## the whole test suite, offline
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 random: .venv/ready  ## the same in a random order, whose seed is printed: ARGS='--randomly-seed=1' repeats it
-	$(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -p randomly $(ARGS)
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -p randomly $(ARGS)
 
 # Old releases on newer ones of what they need themselves: what such calls will lose one day is no fault of ours.
 test-minimum: .venv-minimum/ready  ## the same with the oldest releases that pyproject.toml allows; PYTHON=python3.10 for the oldest Python
-	$(OLDEST)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder -W ignore::DeprecationWarning -W ignore::FutureWarning
+	$(OLDEST)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -W ignore::DeprecationWarning -W ignore::FutureWarning
 
 mutants: .venv/ready  ## faults put into copies of the code, one at a time; ARGS='--draw 40 --seed 1' draws others
 	$(BIN)/python tests/mutants/main.py $(ARGS)

@@ -411,6 +411,7 @@ def note(folder: Path) -> None:
     found |= {"torch": torch.get_num_threads(), "parent": mp.parent_process().pid}  # type: ignore[union-attr]
     found |= {name: os.environ[name] for name in NAMES[:-1]}
     (folder / f"{dist.get_rank()}.json").write_text(json.dumps(found))
+    barrier()  # before one leaves whom the other is still to be connected with
 
 
 def test_processes_share_the_cores_and_leave_the_environment_as_it_was(
