@@ -313,6 +313,19 @@ def frozen(image_shape: tuple[int, int, int], num_classes: int) -> SplitNetwork:
     return model
 
 
+@pytest.mark.parametrize("fraction", [0.3, 0.0])
+def test_the_overview_says_that_a_fraction_holds_nothing_out(
+    fraction: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = ImageSet(torch.randint(0, 256, (40, 3, 6, 5), dtype=torch.uint8), torch.arange(40) % 4)
+    splits = Splits(part, part, tuple("abcd"), "", val=ImageSet(part.images[:8], part.targets[:8]))
+    module = ViewsDataModule(lambda: splits, Augmentation(0, False, 0), val_fraction=fraction)
+    module.setup()
+    print_overview(frozen((3, 6, 5), 4), module)
+    said = "validation: the set's own part; data.val_fraction=0.3 holds nothing out" in capsys.readouterr().err
+    assert said == (fraction > 0) and len(module.val_index) == 8 * said and len(module.train_index) == 40
+
+
 def test_the_overview_counts_images_layers_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     images = torch.randint(0, 256, (1100, 3, 6, 5), dtype=torch.uint8)
     targets = torch.arange(1100) % 4

@@ -118,9 +118,16 @@ SMALL_CNN = {
 }
 RESNET18 = {"none": (182, 444), "sam": (338, 816)}
 DIFFUSION = {"none": (333, 772), "gvr": (786, 1678), "agr": (344, 783), "sam": (645, 1508)}
+MIXED = {"none": (105, 223), "gvr": (260, 508)}  # each view for itself
+TRANSFORMED = {"none": (932, 1041)}  # by everything that there is
 NOISE = ["label_noise=symmetric", "label_noise.rate=0.3", "task.ema_decay=0.9"]
+EVERY_TRANSFORM = ["augmentation=imagenet", "data.augmentation.policy=rand", "data.augmentation.degrees=10"]
+EVERY_TRANSFORM += [f"data.augmentation.{key}=0.1" for key in ("brightness", "contrast", "saturation", "hue")]
+EVERY_TRANSFORM += [f"data.augmentation.{key}_prob=0.5" for key in ("grey", "blur", "erase")]
 RUNS = {
     "small_cnn": (SMALL_CNN, NOISE),
+    "mixed": (MIXED, ["mix=both", "mix.independent=true", *NOISE]),
+    "transformed": (TRANSFORMED, [*EVERY_TRANSFORM, *NOISE]),
     "resnet18": (RESNET18, ["model=resnet18", *NOISE]),
     "ddpm": (DIFFUSION, ["task=ddpm", "extractor=none", *TINY_UNET]),
 }

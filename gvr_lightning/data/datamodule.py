@@ -88,11 +88,10 @@ class ViewsDataModule(LightningDataModule):
         self.splits = require_whole(self.source())
         train, test = self.splits.train, self.splits.test
         n = len(train.targets)
-        own = self.splits.val if self.val_fraction else None
-        fraction = self.val_fraction if own is None else 0.0
+        fraction = 0.0 if self.validates_own else self.val_fraction
         self.train_index, self.val_index = held_out(n, fraction, self.max_train, self.subset_seed)
-        if own is not None:
-            self.val_index = torch.arange(len(own.targets))
+        if self.validates_own:
+            self.val_index = torch.arange(len(self._validated.targets))
         self.test_index = torch.arange(len(test.targets))
         self.num_classes = len(self.splits.classes)
         self.noise_record: dict[str, Any] | None = None  # what the label noise did, for summary.json
@@ -287,10 +286,15 @@ class ViewsDataModule(LightningDataModule):
         return self._splits.left_out
 
     @property
+    def validates_own(self) -> bool:
+        """Whether the set's own validation part is validated on, and nothing held out of the training images."""
+        return bool(self.val_fraction) and self._splits.val is not None
+
+    @property
     def _validated(self) -> ImageSet:
         """What validation's sample numbers are of."""
-        own = self._splits.val if self.val_fraction else None
-        return self._splits.train if own is None else own
+        own = self._splits.val
+        return own if own is not None and self.val_fraction else self._splits.train
 
     @property
     def _splits(self) -> Splits:

@@ -15,38 +15,45 @@ def _conv3x3(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
 
 
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with BatchNorm and a shortcut, (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
+class _Block(nn.Module):
+    """relu(residual(x) + shortcut(x)); the shortcut is a 1x1 convolution where the sizes differ."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+    def __init__(self, residual: nn.Module, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
-        self.residual = nn.Sequential(
-            _conv3x3(inputs, outputs, stride),
-            nn.BatchNorm2d(outputs),
-            nn.ReLU(inplace=True),
-            _conv3x3(outputs, outputs),
-            nn.BatchNorm2d(outputs),
-        )
+        self.residual = residual
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inputs != outputs:
             self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
         self.relu = nn.ReLU(inplace=True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """relu(residual(x) + shortcut(x))."""
+        """(B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
         out: Tensor = self.relu(self.residual(x) + self.shortcut(x))
         return out
 
 
-class Bottleneck(nn.Module):
+class BasicBlock(_Block):
+    """Two 3x3 convolutions with BatchNorm and a shortcut, (B, inputs, H, W) to (B, outputs, H/stride, W/stride)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int) -> None:
+        residual = nn.Sequential(
+            _conv3x3(inputs, outputs, stride),
+            nn.BatchNorm2d(outputs),
+            nn.ReLU(inplace=True),
+            _conv3x3(outputs, outputs),
+            nn.BatchNorm2d(outputs),
+        )
+        super().__init__(residual, inputs, outputs, stride)
+
+
+class Bottleneck(_Block):
     """A 1x1, a 3x3 and a 1x1 convolution with BatchNorm and a shortcut, the last to ``expansion`` times ``width``."""
 
     expansion = 4
 
     def __init__(self, inputs: int, width: int, stride: int) -> None:
-        super().__init__()
         outputs = self.expansion * width
-        self.residual = nn.Sequential(
+        residual = nn.Sequential(
             nn.Conv2d(inputs, width, 1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(inplace=True),
@@ -56,15 +63,7 @@ class Bottleneck(nn.Module):
             nn.Conv2d(width, outputs, 1, bias=False),
             nn.BatchNorm2d(outputs),
         )
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
-        self.relu = nn.ReLU(inplace=True)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """relu(residual(x) + shortcut(x))."""
-        out: Tensor = self.relu(self.residual(x) + self.shortcut(x))
-        return out
+        super().__init__(residual, inputs, outputs, stride)
 
 
 class WideBlock(nn.Module):

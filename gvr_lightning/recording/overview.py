@@ -14,6 +14,9 @@ def print_overview(model: nn.Module, data: ViewsDataModule) -> None:
     parts = {"train": data.train_index, "validation": data.val_index, "test": data.test_index}
     counts = ", ".join(f"{len(index):,} {name}" for name, index in parts.items())
     console.print(f"data: {counts} images of {shape}, {data.num_classes} classes", highlight=False)
+    if data.validates_own:
+        said = f"validation: the set's own part; data.val_fraction={data.val_fraction:g} holds nothing out"
+        console.print(said, highlight=False)
     if noise := data.noise_record:
         words = f"{noise['kind']}, {noise['wrong']:,} of {noise['of']:,} training labels are wrong"
         console.print(f"label noise: {words} ({noise['actual_rate']:.2%})", highlight=False)
