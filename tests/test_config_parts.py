@@ -275,3 +275,18 @@ def test_what_the_run_passes_itself_is_what_may_not_be_set(tmp_path: Path, monke
     assert given.keys() == {"model", "task", "trainer"}
     assert given["model"] == GIVEN["model"].keys() and given["task"] == GIVEN["task"].keys()
     assert given["trainer"] <= GIVEN["trainer"].keys() | {"strategy"}  # trainer.strategy is a setting
+
+
+@pytest.mark.parametrize(
+    ("group", "option", "package"),
+    [
+        ("launcher", "joblib", "hydra-joblib-launcher"),
+        ("launcher", "submitit_slurm", "hydra-submitit-launcher"),
+        ("sweeper", "optuna", "hydra-optuna-sweeper"),
+    ],
+)
+def test_a_plugin_of_hydra_s_that_is_missing_is_named(group: str, option: str, package: str) -> None:
+    error = MissingConfigException("not found", f"hydra/{group}/{option}", ["basic"])
+    assert one_line(error) == f"hydra/{group}={option} needs {package}: pip install {package}"
+    assert "did you mean basic?" in one_line(MissingConfigException("not found", f"hydra/{group}/basik", ["basic"]))
+    assert f"{package}>=" in (Path(__file__).parents[1] / "pyproject.toml").read_text()

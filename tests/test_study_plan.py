@@ -126,7 +126,7 @@ def test_a_mistake_on_the_line_is_one_line(
         ("setting", ["lr=1,2"], "lr=1,2: several values belong to the arm's search"),
         ("arms.gvr.search", {"epochs": [1, 2]}, "search.epochs: the length is the arm's own"),
         ("arms.gvr.overrides", ["regularizer=gvr", "lr=1"], "search.lr: lr=1 stands among the overrides"),
-        ("launcher", ["hydra/launcher=jobli"], "arms.sgd: hydra/launcher=jobli"),
+        ("launcher", ["hydra/launcher=jobli"], "launcher: hydra/launcher=jobli"),
         ("launcher", ["lr=1"], "launcher: lr=1: only hydra/launcher=..."),
     ],
 )  # fmt: skip

@@ -11,6 +11,14 @@ LONGEST = 80
 _LOOKS_OTHERWISE = re.compile(r"[-+.\d][-+.\deE_]*|true|false|null|nan|inf|", re.IGNORECASE)  # text that needs quotes
 
 
+PLUGINS = {  # of Hydra's, by the option that each brings
+    "joblib": "hydra-joblib-launcher",
+    "submitit_local": "hydra-submitit-launcher",
+    "submitit_slurm": "hydra-submitit-launcher",
+    "optuna": "hydra-optuna-sweeper",
+}
+
+
 def show(value: Any) -> str:
     """A plain value as one would type it, cut off where it is long."""
     text = _plain(value)
@@ -46,6 +54,8 @@ def one_line(error: BaseException) -> str:
     """What an exception of Hydra or OmegaConf says, with its cause's reason, in one line."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, option = error.missing_cfg_file.rpartition("/")
+        if group.startswith("hydra/") and option in PLUGINS and option not in (error.options or []):
+            return f"{group}={option} needs {PLUGINS[option]}: pip install {PLUGINS[option]}"
         return f"{group}={option}: there is no such option; {suggest(option, error.options or [])}"
     causes = [str(e).strip().splitlines()[0] for e in (error, error.__cause__) if e is not None and str(e).strip()]
     return ": ".join(causes).replace(".:", ":") or type(error).__name__

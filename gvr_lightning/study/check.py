@@ -21,13 +21,17 @@ def check_arms(plan: Plan) -> dict[str, int]:
     for text in plan.launcher:
         if not text.startswith(("hydra/launcher=", "hydra.launcher.")):
             raise UserError(f"{plan.file}: launcher: {text}: only hydra/launcher=... and hydra.launcher.<key>=...")
+    try:
+        check(plan.launcher, multirun=True)
+    except UserError as error:
+        raise UserError(f"{plan.file}: launcher: {error}") from error
     found = {}
     for name, arm in plan.arms.items():
         try:
             overrides = [*plan.setting, *arm.overrides]
             _check_keys(overrides, arm)
             swept = [f"{key}={','.join(map(show, values))}" for key, values in arm.search.items()]
-            check([*overrides, *swept, *plan.launcher], multirun=True)
+            check([*overrides, *swept], multirun=True)
             found[name] = composed(overrides)["epochs"]
         except UserError as error:
             raise UserError(f"{plan.file}: arms.{name}: {error}") from error
