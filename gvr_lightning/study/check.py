@@ -22,7 +22,7 @@ def check_arms(plan: Plan) -> dict[str, int]:
         if not text.startswith(("hydra/launcher=", "hydra.launcher.")):
             raise UserError(f"{plan.file}: launcher: {text}: only hydra/launcher=... and hydra.launcher.<key>=...")
     try:
-        check(plan.launcher, multirun=True)
+        check([*plan.launcher])
     except UserError as error:
         raise UserError(f"{plan.file}: launcher: {error}") from error
     found = {}
