@@ -3,6 +3,7 @@
 import copy
 import errno
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -437,4 +438,6 @@ def test_a_whole_study_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "over 2 fresh seeds" in told
     rows = (tmp_path / "study" / "report" / "runs.csv").read_text().splitlines()
     assert len(rows) == 1 + 4
-    assert (tmp_path / "study" / "study.html").stat().st_size > 3000
+    page = (tmp_path / "study" / "study.html").read_text()
+    linked = re.findall(r'href="([^"#:]+)"', page)
+    assert linked == ["study.md", "report/report.html"] and all((tmp_path / "study" / name).exists() for name in linked)

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,7 @@ class Page:
     method: Sequence[str]
     again: str
     looks: dict[str, Look]
+    beside: Mapping[str, str]  # files below its folder, and what is in them
 
 
 def html(page: Page) -> str:

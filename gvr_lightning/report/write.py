@@ -31,6 +31,8 @@ from gvr_lightning.report.tables import (
 )
 from gvr_lightning.report.terminal import plain_text, result_text
 
+BESIDE = {"report.md": "", "table.csv": "one row a configuration", "runs.csv": "one row a run"}
+
 
 def write_report(settings: Settings) -> str:
     """Write the report.
@@ -60,9 +62,8 @@ def write_report(settings: Settings) -> str:
     notes += not_drawn(published, [comparison.task for comparison in comparisons])
     averaged = [run for comparison in comparisons for run in comparison.runs]
     again = " ".join(shlex.join(["gvr-report", *settings.arguments]).split("\n"))
-    page = Page(
-        settings.title, opening, notes, parts, left_out_table(runs), versions_table(averaged), METHOD, again, styles
-    )
+    versions, left_out = versions_table(averaged), left_out_table(runs)
+    page = Page(settings.title, opening, notes, parts, left_out, versions, METHOD, again, styles, BESIDE)
     (settings.out / "report.html").write_text(html(page), encoding="utf-8")
     (settings.out / "report.md").write_text(markdown(page), encoding="utf-8")
     write_csv(settings.out / "table.csv", records)

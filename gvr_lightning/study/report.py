@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
 from gvr_lightning.errors import UserError
 from gvr_lightning.files import atomic
@@ -30,6 +29,7 @@ from gvr_lightning.study.tables import (
 )
 from gvr_lightning.study.trials import CONFIRMATION
 
+REPORT = "report/report.html"
 METHOD = (
     "A candidate wins only if it beats every comparator: its p is the largest of its paired t tests, two-sided, and 1"
     " where a difference is not in the better direction. Over several candidates p is held to Holm's levels.",
@@ -59,10 +59,10 @@ def write_study(plan: Plan, found: Registered, state: State, read: Read) -> str:
     opening = _opening(plan, found, look.seeds, verdicts)
     runs = [outcome.run for _, outcome in outcomes if outcome.run is not None and outcome.is_finished]
     failed = failed_table(outcomes)
+    rest = _rest(plan)
     page = _page(plan, opening, tables, failed, runs)
     for name, text in (("study.html", html(page)), ("study.md", markdown(page))):
         atomic(plan.folder / name, lambda temporary, text=text: temporary.write_text(text, encoding="utf-8"))  # type: ignore[misc]
-    rest = _rest(plan)
     lines = [line for table in [*tables, failed] if table.rows for line in ["", *plain_text(table), *table.notes]]
     return "\n".join([*opening, *lines, "", str(plan.folder / "study.html"), *rest])
 
@@ -88,7 +88,9 @@ def _page(plan: Plan, opening: Sequence[str], tables: Sequence[Table], failed: T
     if tables[4:]:
         parts.append(Part("Tuning", "", [Section("", "", [], tables[4:], [], [])], nothing, []))
     again = shlex.join(["gvr-study", str(plan.file)])
-    return Page(plan.file.stem, opening, [], parts, failed, versions_table(runs), METHOD, again, {})
+    beside = {"study.md": "", REPORT: "the fresh seeds: all metrics, costs and curves"}
+    beside = {name: words for name, words in beside.items() if name != REPORT or (plan.folder / name).exists()}
+    return Page(plan.file.stem, opening, [], parts, failed, versions_table(runs), METHOD, again, {}, beside)
 
 
 def _rest(plan: Plan) -> list[str]:
@@ -99,7 +101,7 @@ def _rest(plan: Plan) -> list[str]:
         write_report(Settings((folder,), out, metric=plan.comparison.metric, arguments=arguments))
     except UserError as error:  # every run has failed: the study's own page says so
         return [str(error)]
-    return [str(Path(out) / "report.html")]
+    return [str(plan.folder / REPORT)]
 
 
 def _metric(plan: Plan, place: str) -> str:

@@ -17,12 +17,12 @@ from gvr_lightning.study.trials import TUNING, Trial
 def verdict_table(plan: Plan, verdicts: dict[str, Verdict]) -> Table:
     """The registered comparison: a candidate against the comparator that it is told from least."""
     metric = Metric(plan.comparison.metric)
-    columns = ["candidate", "closest comparator", "difference", "p, largest", "level by Holm", "verdict"]
+    columns = ["candidate", "hardest comparator", "difference", "p, largest", "level by Holm", "verdict"]
     rows = []
     for name, verdict in verdicts.items():
-        closest = max(verdict.pairs, key=lambda other: p_better(verdict.pairs[other], metric.direction))
-        pair = verdict.pairs[closest]
-        cells = [closest, metric.difference(pair.mean if pair else None), p_value(verdict.p), f"{verdict.level:.4f}"]
+        hardest = max(verdict.pairs, key=lambda other: p_better(verdict.pairs[other], metric.direction))
+        pair = verdict.pairs[hardest]
+        cells = [hardest, metric.difference(pair.mean if pair else None), p_value(verdict.p), f"{verdict.level:.4f}"]
         cells.append("wins" if verdict.wins else "does not win")
         rows.append([Cell(name), *map(Cell, cells)])
     return Table(f"Verdict: {metric.heading}", columns, rows)
