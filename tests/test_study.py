@@ -363,7 +363,13 @@ def test_the_status_says_what_is_done_running_and_left(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     plan = read_plan(plan_file(tmp_path))
-    assert "not begun" in status(plan)
+    # 3 configurations, 2 of them on two seeds, one further on two; four fresh seeds; two arms
+    assert "not begun" in status(plan) and "26 runs left at most" in status(plan)
+    assert not (tmp_path / "study").exists()
+    (tmp_path / "wrong").mkdir()
+    wrong = plan_file(tmp_path / "wrong", setting=["no_such_key=1"])
+    with pytest.raises(UserError, match=r"arms\.sgd: no_such_key=1"):
+        status(read_plan(wrong))
     stand_in(monkeypatch, kill_at(8, "half-way"))
     with pytest.raises(Killed):
         study(tmp_path, monkeypatch)

@@ -8,6 +8,7 @@ from gvr_lightning.config.overrides import parse
 from gvr_lightning.config.wording import show
 from gvr_lightning.errors import UserError
 from gvr_lightning.study.plan import Arm, Plan
+from gvr_lightning.study.search import configurations
 
 OURS = ("seed", "name", "resume", "trainer.max_epochs")  # keys that the study sets; the length is that of epochs
 
@@ -35,6 +36,7 @@ def check_arms(plan: Plan) -> dict[str, int]:
             found[name] = composed(overrides)["epochs"]
         except UserError as error:
             raise UserError(f"{plan.file}: arms.{name}: {error}") from error
+        configurations(plan, name)
     return found
 
 

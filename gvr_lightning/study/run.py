@@ -11,7 +11,6 @@ from gvr_lightning.study.outcomes import Outcome, reader
 from gvr_lightning.study.plan import Plan
 from gvr_lightning.study.report import write_study
 from gvr_lightning.study.schedule import Replay
-from gvr_lightning.study.search import configurations
 from gvr_lightning.study.state import Stage
 
 TOLD = 3  # crashed runs that are told one by one
@@ -30,8 +29,6 @@ def run_study(plan: Plan) -> str:
     """
     registered(plan)
     epochs = check_arms(plan)
-    for name in plan.arms:
-        configurations(plan, name)
     with taken(plan.folder):
         found = registered(plan) or register(plan, epochs)
         _compare(plan, found, epochs)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from gvr_lightning.report.cost import cost_of
 from gvr_lightning.report.tables import Cell, Table
 from gvr_lightning.report.terminal import plain_text
+from gvr_lightning.study.check import check_arms
 from gvr_lightning.study.folder import REGISTERED, is_taken, registered
 from gvr_lightning.study.outcomes import Read, reader
 from gvr_lightning.study.plan import Plan
@@ -16,11 +17,11 @@ def status(plan: Plan) -> str:
     """What to print.
 
     Raises:
-        UserError: for a folder of another study.
+        UserError: for a folder of another study, or a mistake in a plan that was not begun.
     """
     found = registered(plan)
     if found is None:
-        return f"{plan.folder}: not begun (there is no {REGISTERED}); gvr-study {plan.file} begins it"
+        return _not_begun(plan)
     read, at_work = reader(plan), is_taken(plan.folder)
     state = Replay(plan, found.epochs, read).state()
     columns = ["", "runs", "finished", "failed", "crashed", "running" if at_work else "begun", "left"]
@@ -28,6 +29,14 @@ def status(plan: Plan) -> str:
     table = plain_text(Table(f"{plan.folder}: plan {found.sha256[:12]}, code {found.commit}", columns, rows))
     ends = "all runs are done" if state.done else _ahead(plan, found.epochs, state, read)
     return "\n".join([*table, ends, "at work" if at_work else f"at rest: gvr-study {plan.file} goes on"])
+
+
+def _not_begun(plan: Plan) -> str:
+    """What stands before whoever begins it, once the plan is known to be right."""
+    epochs, read = check_arms(plan), reader(plan)
+    ahead = _ahead(plan, epochs, Replay(plan, epochs, read).state(), read)
+    not_begun = f"{plan.folder}: not begun (there is no {REGISTERED}); {ahead}"
+    return f"{not_begun}\nThe plan is right: gvr-study {plan.file} begins it"
 
 
 def _line(stage: Stage, read: Read) -> list[Cell]:
