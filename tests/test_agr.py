@@ -116,6 +116,24 @@ def test_many_tensors_of_several_kinds_from_a_generator() -> None:
         torch.testing.assert_close(g, e, rtol=0.01 if g.dtype == torch.bfloat16 else 1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_many_of_one_shape_are_each_by_itself(dtype: torch.dtype) -> None:
+    """Treated together on a CPU: one of zeros, one without bounds, one with its entries in another order in memory."""
+    grads = [torch.randn(2, 3, 4, 5, dtype=dtype) * 10.0**i for i in range(5)]
+    grads[1].zero_()
+    grads[2][1, 0, 2, 3] = INF
+    grads[3] = grads[3].contiguous(memory_format=torch.channels_last)
+    grads.insert(2, torch.randn(2, 3, 4, 6, dtype=dtype))
+    same = [grads[1].clone(), grads[3].clone()]
+    expected = [g * (1 - g.abs() / g.abs().sum()) for g in grads]
+    strides = [g.stride() for g in grads]
+    agr_(grads)
+    assert torch.equal(grads[1], same[0]) and torch.equal(grads[3], same[1])
+    for i in (0, 2, 4, 5):
+        torch.testing.assert_close(grads[i], expected[i], rtol=1e-13, atol=0)
+    assert [g.stride() for g in grads] == strides
+
+
 def test_a_single_tensor_and_none() -> None:
     g = torch.tensor([3.0, -1.0])
     agr_(g)
@@ -230,10 +248,9 @@ def test_a_view_leaves_the_rest_of_its_storage_alone() -> None:
     assert torch.equal(whole[2 * F32_LARGE + 2 :], torch.ones(2 * F32_LARGE - 2))
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_blocks_that_do_not_divide_the_tensor(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    monkeypatch.setattr(agr, "_BLOCKS", (1000, 3000))
-    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+@pytest.mark.parametrize("block", [1000, 3000])
+def test_blocks_that_do_not_divide_the_tensor(monkeypatch: pytest.MonkeyPatch, block: int) -> None:
+    monkeypatch.setattr(agr, "_BLOCK", block)
     for n in (F32_LARGE, F32_LARGE + 1, 20_000):
         g = torch.randn(n, generator=torch.Generator().manual_seed(n))
         g[-1] = 1e4

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gvr_lightning.methods.optimizer_wrapper import Wrapper
+from gvr_lightning.methods.shrink import alike_, alone_, by_row_, together_, whole, with_whole_rows
 
 GRANULARITIES = ("tensor", "row")  # what sum|g| is over
 _LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
-_BLOCKS = 2**17, 2**20  # in blocks that stay cached: for one thread; for more, larger, as every call waits for them all
+_BLOCK = 2**22  # of more than so many in blocks: what |g| is kept in stays cached, and is made once
 _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the first size beyond it
 
 
@@ -37,17 +38,24 @@ def agr_(grads: Iterable[Tensor | None], granularity: str = "tensor") -> None:
     if granularity == "row":
         for g in _nontrivial(grads, sparse=False):
             if g.shape[1:].numel() > 1:
-                _by_row_(_with_whole_rows(g))
+                by_row_(with_whole_rows(g))
         return
-    groups = defaultdict(list)
-    buffer = torch.empty(_BLOCKS[torch.get_num_threads() > 1], dtype=torch.float32, device="cpu")
+    large, alike, others = [], defaultdict(list), defaultdict(list)
     for g in _nontrivial(grads):
-        if g.is_cpu and g.numel() >= _LARGE:
-            _alone_(g, buffer)
+        if type(g) is not Tensor or not g.is_cpu:
+            others[type(g), g.device, g.dtype].append(g)
+        elif g.numel() >= _LARGE:
+            large.append(g)
         else:
-            groups[type(g), g.device, g.dtype].append(g)
-    for group in groups.values():
-        _together_(group)
+            alike[g.shape, g.dtype].append(g)
+    if large:
+        buffer = torch.empty(min(_BLOCK, max(g.numel() for g in large)), dtype=torch.float32, device="cpu")
+        for g in large:
+            alone_(g, buffer)
+    for small in alike.values():
+        alike_(small)
+    for group in others.values():
+        together_(group)
 
 
 @torch.no_grad()
@@ -79,77 +87,17 @@ def _nontrivial(grads: Iterable[Tensor | None], sparse: bool = True) -> Iterator
     if isinstance(grads, torch.nn.Module):
         raise TypeError(f"AGR works on gradients, not on a {type(grads).__name__}: agr_(model.parameters())")
     for g in [grads] if isinstance(grads, Tensor) else grads:
-        g = g.grad if isinstance(g, torch.nn.Parameter) else g
-        if g is not None and not isinstance(g, Tensor):
-            raise TypeError(f"AGR works on gradients, the tensors p.grad, not on {type(g).__name__}")
+        if type(g) is not Tensor:  # asked first, as it costs next to nothing
+            g = g.grad if isinstance(g, torch.nn.Parameter) else g
+            if g is not None and not isinstance(g, Tensor):
+                raise TypeError(f"AGR works on gradients, the tensors p.grad, not on {type(g).__name__}")
         if g is not None and g.numel() > 1:  # a single element would become zero, and its parameter would never train
-            if g.layout == torch.sparse_coo:
+            if g.is_sparse:
                 if not sparse:
                     raise ValueError("granularity='row' takes dense gradients; AGR by tensor takes sparse ones, too")
                 g = (g if g.is_coalesced() else g.copy_(g.coalesce()))._values()
             if g.numel():
                 yield g
-
-
-def whole(t: Tensor) -> Tensor:
-    """Of a DTensor what all its shards make together."""
-    return t.full_tensor() if hasattr(t, "full_tensor") else t
-
-
-def _together_(grads: list[Tensor]) -> None:
-    sizes = [size.to(torch.promote_types(size.dtype, torch.float32)) for size in torch._foreach_abs(grads)]
-    fused = not sizes[0].is_cpu and not hasattr(sizes[0], "full_tensor")  # on a CPU the norm is slow and 2% wrong
-    totals = whole(torch.stack(torch._foreach_norm(sizes, 1) if fused else [size.sum() for size in sizes]))
-    if totals.is_cpu and totals.isinf().any():
-        sizes = [size.double() for size in sizes]
-        totals = whole(torch.stack([size.sum() for size in sizes]))
-    totals = torch.where(totals > 0, totals, torch.inf)  # of zeros or NaN: with infinity the tensor stays as it is
-    torch._foreach_clamp_max_(sizes, torch.finfo(sizes[0].dtype).max)  # inf / inf would be NaN
-    torch._foreach_div_(sizes, totals.neg().unbind())  # not times 1 / sum, which overflows for a denormal sum
-    torch._foreach_add_(sizes, 1)
-    if grads[0].is_complex():  # as pairs of reals: infinity times a complex 1 is NaN
-        grads = [torch.view_as_real(g.conj() if g.is_conj() else g) for g in grads]
-        sizes = [size.unsqueeze(-1) for size in sizes]
-    torch._foreach_mul_(grads, sizes)
-
-
-def _with_whole_rows(g: Tensor) -> Tensor:
-    """Of a DTensor whose rows are divided among the processes, as FSDP does, those that are here."""
-    if not hasattr(g, "placements"):
-        return g
-    if any(getattr(place, "dim", 0) > 0 for place in g.placements):
-        raise ValueError("granularity='row' takes DTensors that are divided by rows: this one is divided within them")
-    here: Tensor = g.to_local()  # type: ignore[attr-defined]
-    return here
-
-
-def _by_row_(g: Tensor) -> None:
-    """AGR on each row of a dense tensor, in one pass over all of them."""
-    size = g.abs().to(torch.promote_types(g.abs().dtype, torch.float32))
-    dims = tuple(range(1, g.dim()))
-    totals = size.sum(dims, keepdim=True)
-    if totals.is_cpu and totals.isinf().any():
-        size = size.double()
-        totals = size.sum(dims, keepdim=True)
-    totals = torch.where(totals > 0, totals, torch.inf)  # of zeros or NaN: with infinity the row stays as it is
-    coefs = size.clamp_max_(torch.finfo(size.dtype).max).div_(-totals).add_(1)
-    if g.is_complex():  # as pairs of reals: infinity times a complex 1 is NaN
-        g, coefs = torch.view_as_real(g.conj() if g.is_conj() else g), coefs.unsqueeze(-1)
-    g.mul_(coefs)
-
-
-def _alone_(g: Tensor, buffer: Tensor) -> None:
-    """AGR on a large CPU tensor, a float32 one in cached blocks, which takes half the time."""
-    flat = g.permute(sorted(range(g.dim()), key=g.stride, reverse=True))  # in memory order
-    plain = type(g) is Tensor and g.dtype == torch.float32 and flat.is_contiguous()
-    blocks = flat.view(-1).split(len(buffer)) if plain else ()
-    total = sum(torch.abs(block, out=buffer[: len(block)]).sum().item() for block in blocks)
-    if 1e-30 < total < 1e30:  # then multiplying by 1 / total is accurate, and saves a pass
-        for block in blocks:
-            size = buffer[: len(block)]  # of a single block: still there
-            block.addcmul_(block, size if len(blocks) == 1 else torch.abs(block, out=size), value=-1 / total)
-    else:
-        _together_([g])
 
 
 class AGR(Wrapper):

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from gvr_lightning.methods.agr import AGR, whole
+from gvr_lightning.methods.agr import AGR
 from gvr_lightning.methods.optimizer_wrapper import Wrapper
 from gvr_lightning.methods.passes import at_least_float32
+from gvr_lightning.methods.shrink import whole
 
 
 class SAM(Wrapper):
