@@ -77,3 +77,14 @@ def test_the_public_names_need_neither_lightning_nor_hydra() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_run_on_digits_loads_no_more_than_lightning_does() -> None:
+    """scikit-learn, whose file is read, takes as long to load as torch; the others are for other runs."""
+    code = (
+        "import sys, gvr_lightning.app.run, gvr_lightning.data.digits as digits;"
+        "digits.Digits()();"
+        "print(sorted({'sklearn', 'pandas', 'diffusers', 'timm', 'datasets', 'wandb'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]", done.stderr

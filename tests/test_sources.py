@@ -20,6 +20,7 @@ import pytest
 import torch
 from fakes import CIFAR, dump_cifar, pack_cifar, write_cifar, write_image_folder
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from gvr_lightning.data import decode, decoded_set
 from gvr_lightning.data.cifar import Cifar10, Cifar100
@@ -63,6 +64,16 @@ def test_digits_are_split_alike_every_time() -> None:
     # Figures are compared across machines and versions, so the split may not move.
     assert splits.hash == "4c6db9e94bb564918a7abfdec866518547b040061ef09c3f71c8a99be7b93640"
     assert same(splits, Digits()())
+
+
+def test_digits_are_those_of_scikit_learn_wherever_it_keeps_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    digits = load_digits()
+    read = Digits()()
+    levels = torch.cat([read.train.images, read.test.images]).float().mul(16 / 255).round().flatten(1)
+    labels = torch.cat([read.train.targets, read.test.targets]).view(-1, 1)
+    assert sorted(torch.cat([levels, labels], 1).tolist()) == sorted(np.c_[digits.data, digits.target].tolist())
+    monkeypatch.setattr("gvr_lightning.data.digits.FILE", "sklearn/elsewhere.csv.gz")
+    assert same(Digits()(), read)
 
 
 # --- mnist_5k
