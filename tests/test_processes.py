@@ -36,7 +36,7 @@ from gvr_lightning.app.build import build_data, build_task
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.train import main
 from gvr_lightning.app.trainer import backend, build_trainer, processes_wanted
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.batch import rows_here
 from gvr_lightning.distributed.batch import Shard, gather_rows

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
 from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.strategies import DataParallel, FullySharded, OneStatistics
