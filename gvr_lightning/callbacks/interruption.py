@@ -83,7 +83,8 @@ class Interruption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal waits for a place where the state is whole.
 
-        Lightning has put its own SIGTERM handler before this one, which would stop before the epoch's end is saved.
+        A trainer that was not told to leave signals alone has put its own SIGTERM handler before this one, which would
+        stop before the epoch's end is saved.
         """
         self._install()
         self.training = True
