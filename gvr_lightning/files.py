@@ -15,8 +15,8 @@ DEEPEST = 64  # lists and mappings within each other
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where it was built
 
 
-def atomic(path: Path, write: Callable[[Path], Any], ready: Callable[[], Any] | None = None) -> None:
-    """Call ``write(temporary)`` beside ``path``, flush it to the disk, call ``ready`` and rename.
+def atomic(path: Path, write: Callable[[Path], Any], ready: Callable[[Path], Any] | None = None) -> None:
+    """Call ``write(temporary)`` beside ``path``, flush it to the disk, call ``ready(temporary)`` and rename.
 
     The old file stays until then.
     """
@@ -26,7 +26,7 @@ def atomic(path: Path, write: Callable[[Path], Any], ready: Callable[[], Any] | 
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         if ready is not None:
-            ready()
+            ready(temporary)
         temporary.replace(path)
     except OSError as error:
         error.filename = error.filename or str(path)  # a full disk does not say which file it was

@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from gvr_lightning import AGR
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints, newest_checkpoint
+from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO, newest_checkpoint
+from gvr_lightning.callbacks.checkpoints import Checkpoints
 from gvr_lightning.callbacks.interruption import Interruption
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
@@ -495,11 +496,11 @@ def test_what_cannot_be_written_leaves_what_was_there(tmp_path: Path) -> None:
     with pytest.raises(OSError):
         atomic(path, fails)
     with pytest.raises(ZeroDivisionError):
-        atomic(path, lambda temporary: temporary.write_text("whole"), lambda: 1 / 0)
+        atomic(path, lambda temporary: temporary.write_text("whole"), lambda _: 1 / 0)
     assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "before")]
-    before = []
-    atomic(path, lambda temporary: temporary.write_text("whole"), lambda: before.append(path.read_text()))
-    assert before == ["before"] and [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "whole")]
+    seen = []
+    atomic(path, lambda new: new.write_text("whole"), lambda new: seen.append((path.read_text(), new.read_text())))
+    assert seen == [("before", "whole")] and [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [("a", "whole")]
 
 
 # --- signals ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ from test_cli import main
 from test_task import data, fit, task
 from torch import Tensor
 
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
+from gvr_lightning.callbacks.checkpoints import Checkpoints
 from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.data.image_set import Splits

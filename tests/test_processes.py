@@ -36,7 +36,7 @@ from gvr_lightning.app.build import build_data, build_task
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.train import main
 from gvr_lightning.app.trainer import backend, build_trainer, processes_wanted
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.batch import rows_here
 from gvr_lightning.distributed.batch import Shard, gather_rows
@@ -542,12 +542,12 @@ def looked(overrides: list[str]) -> tuple[dict[str, Any], list[tuple[str, list[f
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_all_have_the_first_process_s_statistics_in_every_step_and_in_validation(two: Pool, strategy: str) -> None:
+def test_all_have_the_first_process_s_statistics_in_validation(two: Pool, strategy: str) -> None:
     overrides = [*NORMS, *STRATEGIES[strategy], "epochs=1", "data.val_fraction=0.2", "data.eval_batch_size=150"]
     (_, first), (_, second) = two(looked, overrides)
     assert [moment for moment, _ in first] == [*("train", "after") * 3, "val", "val"]
-    for (moment, mean), (same, other) in zip(first, second, strict=True):
-        assert moment == same and (mean == other) == (moment != "after")
+    for i, ((moment, mean), (same, other)) in enumerate(zip(first, second, strict=True)):
+        assert moment == same and (mean == other) == (i == 0 or moment == "val")
     means = [mean for _, mean in first]
     assert means[1] == means[2] and means[3] == means[4] and means[5] == means[6] == means[7] != means[4]
 
@@ -555,14 +555,14 @@ def test_all_have_the_first_process_s_statistics_in_every_step_and_in_validation
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        ([], {"find_unused_parameters": False, "bucket_bytes_cap": 25 << 20, "gradient_as_bucket_view": False}),
+        ([], {"find_unused_parameters": False, "bucket_bytes_cap": 25 << 20, "gradient_as_bucket_view": True}),
         (
             [
                 "trainer.strategy.find_unused_parameters=true",
                 "+trainer.strategy.bucket_cap_mb=2",
-                "+trainer.strategy.gradient_as_bucket_view=true",
+                "+trainer.strategy.gradient_as_bucket_view=false",
             ],
-            {"find_unused_parameters": True, "bucket_bytes_cap": 2 << 20, "gradient_as_bucket_view": True},
+            {"find_unused_parameters": True, "bucket_bytes_cap": 2 << 20, "gradient_as_bucket_view": False},
         ),
     ],
 )

@@ -398,7 +398,7 @@ def test_the_default_run() -> None:
         "trust": None,
         "test_on": "last",
         "test_every_n_epochs": None,
-        "checkpoint": {"every_n_steps": None, "every_n_minutes": 30},
+        "checkpoint": {"every_n_epochs": 1, "every_n_steps": None, "every_n_minutes": 30, "in_background": None},
         "early_stopping": {"patience": None, "monitor": None, "min_delta": 0.0},
         "parameters": {"freeze": None, "lr_scale": None, "no_decay": None},
     }

@@ -27,6 +27,7 @@ Shape = dict[str, dict[str, list[int]]]
 # Keys that say where a run is computed, kept or shown: with other values it is the same run.
 THE_SAME = {
     *("name", "seed", "resume", "trust", "extractor.trust", "checkpoint.every_n_steps", "checkpoint.every_n_minutes"),
+    *("checkpoint.every_n_epochs", "checkpoint.in_background"),
     *("alpha", "lr", "epochs"),  # which act through others: those count
     *("data.path", "data.source.path"),  # likewise
     *("data.root", "data.source.root", "data.download", "data.source.download"),  # the data are the same by their hash

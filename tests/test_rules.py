@@ -86,6 +86,8 @@ RULED: dict[str, dict[str, Row]] = {
         "test_on": one_of("last", "best"),
         "test_every_n_epochs": whole(1).or_null(),
         "trust": Row(f"{TEXT.words} or a list of words or null", ("3", "[3]"), ("a.B", "[a.B,c.D]")),
+        "checkpoint.every_n_epochs": whole(1),
+        "checkpoint.in_background": FLAG.or_null(),
         "checkpoint.every_n_steps": whole(1).or_null(),
         "checkpoint.every_n_minutes": POSITIVE.or_null(),
         "parameters.freeze": Row(

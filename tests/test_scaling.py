@@ -12,7 +12,6 @@ import pytest
 import torch
 from hydra import compose, initialize_config_dir
 from lightning.pytorch import Callback
-from lightning.pytorch.loops.training_epoch_loop import _TrainingEpochLoop
 from omegaconf import DictConfig, OmegaConf
 from pool import Pool
 from torch import Tensor
@@ -38,9 +37,8 @@ KINDS = {
     "c10d.broadcast_": "broadcast",
 }
 SILENT = ("wait_tensor", "_wrap_tensor_autograd")  # of c10d's operations, those that send nothing
-LIGHTNING = [Sent("broadcast", 8)] * hasattr(_TrainingEpochLoop, "_broadcast_sigterm_tensor")  # its own, every step
 SMALL = ["model.width=8", "model.groups=4"]
-NORMS = ["model=resnet20", "model.widths=[4,8,8]", "model.blocks=1", "trainer.sync_batchnorm=true"]
+NORMS = ["model=resnet20", "model.widths=[4,8,8]", "model.blocks=1"]
 
 
 class Collectives(TorchDispatchMode):
@@ -160,17 +158,22 @@ def test_every_regularizer(strategy: str, pool: Pool, nodes: dict[str, Any], tmp
         of_penalty = penalty(network, shape, BATCH, processes)
         forms |= {sent.kind for sent in of_penalty}
         gradients = replicas(network, shape) if strategy == "ddp" else shards(network, shape, processes, looks=True)
-        expected[name] = [*of_penalty, *gradients, *LIGHTNING]
+        expected[name] = [*of_penalty, *gradients]
     assert_sent(found, expected)
     assert forms == {"all_reduce", "all_gather"}  # both forms of the head's penalty have been here
 
 
 def test_batchnorm_over_all_processes(pool: Pool, nodes: dict[str, Any], tmp_path: Path) -> None:
     some = {name: nodes[name] for name in ("none", "gvr", "gvr_last_stage", "gvr_published", "sam")}
-    found, network = run(pool, tmp_path, some, "trainer=ddp", *NORMS)
+    found, network = run(pool, tmp_path, some, "trainer=ddp", *NORMS, "trainer.sync_batchnorm=true")
     expected = {}
     for name in some:
         of_penalty = penalty(network, variant(name), BATCH, len(pool.workers))
         of_norms = statistics(network, variant(name), len(pool.workers))
-        expected[name] = [*of_penalty, *of_norms, *replicas(network, variant(name)), *LIGHTNING]
+        expected[name] = [*of_penalty, *of_norms, *replicas(network, variant(name))]
     assert_sent(found, expected)
+
+
+def test_batchnorm_of_each_process_sends_nothing_in_a_step(two: Pool, nodes: dict[str, Any], tmp_path: Path) -> None:
+    found, network = run(two, tmp_path, {"none": nodes["none"]}, "trainer=ddp", *NORMS)
+    assert_sent(found, {"none": replicas(network, variant("none"))})

@@ -18,7 +18,8 @@ from timing import interleave, report
 
 from gvr_lightning import GradientVariance
 from gvr_lightning.app.quiet import quiet
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO, Checkpoints
+from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
+from gvr_lightning.callbacks.checkpoints import Checkpoints
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits

@@ -217,7 +217,7 @@ def memory(network: Network) -> None:
     matrix = FLOAT * network.classes * network.features / 1e6
     sizes = {
         "between steps": [3 * whole, *(2 * whole / w for w in GPUS)],
-        "at the end of the backward pass, two views": [4 * whole, *(2 * whole + 3 * whole / w + largest for w in GPUS)],
+        "at the end of the backward pass, two views": [3 * whole, *(2 * whole + 3 * whole / w + largest for w in GPUS)],
         "a dense penalty, in passing": [8 * matrix] * (1 + len(GPUS)),
     }
     print("| MB a process | DDP |" + "".join(f" FSDP2, {w:,} GPUs |" for w in GPUS))

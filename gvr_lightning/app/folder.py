@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.callbacks.checkpoints import BEST, LAST, PREVIOUS, newest_checkpoint
+from gvr_lightning.callbacks.checkpoint_files import BEST, LAST, PREVIOUS, newest_checkpoint
 from gvr_lightning.checkpoint import load_checkpoint
 from gvr_lightning.config.moved import current
 from gvr_lightning.config.resume import refuse_another

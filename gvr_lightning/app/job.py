@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from gvr_lightning.app.folder import taken
 from gvr_lightning.app.run import run
 from gvr_lightning.app.trainer import backend, processes_wanted
-from gvr_lightning.callbacks.checkpoints import LAST, PREVIOUS
+from gvr_lightning.callbacks.checkpoint_files import LAST, PREVIOUS
 from gvr_lightning.config.identity import config_hash
 from gvr_lightning.config.moved import current
 from gvr_lightning.distributed.batch import rank_and_size

@@ -9,7 +9,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
 from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.strategies import DataParallel, FullySharded, OneStatistics
@@ -67,4 +67,15 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     own: dict[str, Any] = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
     own |= {"callbacks": callbacks, "logger": False, "plugins": plugins, "strategy": strategy}
     trainer: Trainer = make(node, "trainer", **own)
+    _leave_signals_alone(trainer)
     return trainer
+
+
+def _leave_signals_alone(trainer: Trainer) -> None:
+    """Signals are the run's own affair (``callbacks/interruption.py``).
+
+    So nothing asks all processes at every step whether one of Lightning's handlers was called, for which a GPU waits.
+    """
+    if isinstance(trainer, Trainer):
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]

@@ -12,7 +12,7 @@ from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
 from gvr_lightning.distributed.batch import rank_and_size
-from gvr_lightning.distributed.strategies import divide_parameters
+from gvr_lightning.distributed.strategies import divide_parameters, share_statistics
 from gvr_lightning.metrics.scoring import Scoring
 from gvr_lightning.random import hash_key, permutation
 from gvr_lightning.recording.csv import trackers
@@ -84,6 +84,7 @@ class Generation(Callback):
             return
         scored = _is_time(self.score_every, epoch)
         if scored or _is_time(self.grid_every, epoch):
+            share_statistics(trainer.strategy)
             epoch_row(task).add(self._generate(task, f"epoch_{epoch:04d}", scored))
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -47,6 +47,7 @@ class Interruption(Callback):
 
     def __init__(self, checkpoints: Checkpoints) -> None:
         self.checkpoints, self._agreement = checkpoints, Agreement()
+        checkpoints.wanted = lambda trainer: bool(self._asked(trainer, now=True))
         self.signum: int | None = None
         self.training = self.leaving = False
         self._before: dict[int, Any] = {}
@@ -82,7 +83,8 @@ class Interruption(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """From here on a signal waits for a place where the state is whole.
 
-        Lightning has put its own SIGTERM handler before this one, which would stop before the epoch's end is saved.
+        A trainer that was not told to leave signals alone has put its own SIGTERM handler before this one, which would
+        stop before the epoch's end is saved.
         """
         self._install()
         self.training = True
@@ -93,15 +95,21 @@ class Interruption(Callback):
             return
         if signum := self._asked(trainer, now=False):
             self.checkpoints.save(trainer)
-            raise Interrupted(signum)
+            self._leave(signum)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """The epoch before has been saved."""
-        if signum := self._asked(trainer, now=True):
-            raise Interrupted(signum)
+        """The epoch before has been saved; if not, the signal came after that was decided, and waits for an update."""
+        signum = self._asked(trainer, now=True)
+        if signum and self.checkpoints.saved_step == trainer.global_step:
+            self._leave(signum)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """All is saved."""
         self.training = False
         if signum := self._asked(trainer, now=True):
-            raise Interrupted(signum)
+            self._leave(signum)
+
+    def _leave(self, signum: int) -> NoReturn:
+        """Once all is written."""
+        self.checkpoints.wait()
+        raise Interrupted(signum)

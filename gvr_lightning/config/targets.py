@@ -71,7 +71,7 @@ NOT_HERE = {  # arguments that Lightning knows and this project's loaders, check
         "min_epochs": "set epochs",
         "max_time": "SIGUSR1 or SIGTERM ends a run so that it can be resumed",
         "val_check_interval": "validation is after every epoch, or never with data.val_fraction=0",
-        "enable_checkpointing": "set checkpoint.every_n_steps or every_n_minutes",
+        "enable_checkpointing": "set checkpoint.every_n_epochs, every_n_steps or every_n_minutes",
         "enable_progress_bar": "the run has its own, and none where its output is no terminal",
         "reload_dataloaders_every_n_epochs": "the loaders know the epoch",
         "barebones": "a run has its figures and checkpoints",

@@ -51,21 +51,16 @@ def share_statistics(strategy: object) -> None:
 
 
 class OneStatistics(DDPStrategy):
-    """Every step of training and validation starts with the first process's running statistics of BatchNorm.
+    """Validation is by the first process's running statistics of BatchNorm, which checkpoints hold.
 
-    Where the processes do not share them anyway (``trainer.sync_batchnorm``). A checkpoint holds the first's, so a run
-    that goes on from one has what an undisturbed one has. (DDP's own way does not work under manual optimization:
-    Lightning keeps DDP from preparing a backward pass, and with that from sending buffers in the next forward pass.)
+    Where the processes do not share them anyway (``trainer.sync_batchnorm``). No step of training looks at them, and
+    the first's follow from its own rows alone, so they need not be sent before.
     """
 
-    def training_step(self, *arguments: Any, **named: Any) -> Any:
-        """Share, then train."""
-        self._share_statistics()
-        return super().training_step(*arguments, **named)
-
     def validation_step(self, *arguments: Any, **named: Any) -> Any:
-        """Share, then validate."""
-        self._share_statistics()
+        """Share before the first batch, then validate."""
+        if arguments[1] == 0:
+            self._share_statistics()
         return super().validation_step(*arguments, **named)
 
     @torch.no_grad()
@@ -86,12 +81,20 @@ class DataParallel(OneStatistics):
     Args:
         find_unused_parameters: for networks whose loss does not reach all parameters.
         bucket_cap_mb: size of the parts in which gradients are averaged; None: torch's.
+        gradient_as_bucket_view: gradients lie in these parts, and are copied neither there nor back.
         **options: others of Lightning's strategy and of ``torch.nn.parallel.DistributedDataParallel``.
     """
 
-    def __init__(self, find_unused_parameters: bool = False, bucket_cap_mb: int | None = None, **options: Any) -> None:
-        buckets: dict[str, Any] = {"bucket_cap_mb": bucket_cap_mb} if bucket_cap_mb else {}
-        super().__init__(find_unused_parameters=find_unused_parameters, **buckets, **options)
+    def __init__(
+        self,
+        find_unused_parameters: bool = False,
+        bucket_cap_mb: int | None = None,
+        gradient_as_bucket_view: bool = True,
+        **options: Any,
+    ) -> None:
+        options |= {"bucket_cap_mb": bucket_cap_mb} if bucket_cap_mb else {}
+        options |= {"gradient_as_bucket_view": gradient_as_bucket_view}
+        super().__init__(find_unused_parameters=find_unused_parameters, **options)
 
     def _setup_model(self, model: nn.Module) -> Any:
         newer = "forward_sync_buffers" in inspect.signature(DistributedDataParallel).parameters  # torch 2.14's name
