@@ -147,6 +147,7 @@ ELSEWHERE = {
     "test_whole_runs.py": "test_on",
     "test_tested_epochs.py": "test_every_n_epochs",
     "test_checkpoints.py": "checkpoint.every_n_epochs checkpoint.in_background",
+    "test_corruption.py": "data.corruption",
     "test_early_stopping.py": "early_stopping.patience early_stopping.monitor early_stopping.min_delta",
     "test_parameter_groups.py": "parameters.freeze parameters.lr_scale parameters.no_decay",
     "test_variance.py": "regularizer.penalty.split",

@@ -77,7 +77,10 @@ RUNS = {
         "regularizer.views=3",
         "regularizer.penalty.layers=[head*,*early*]",
     ],
-    "accumulated": ["regularizer=gvr", "regularizer.penalty.subset=5", "task.accumulate=2"],
+    "accumulated": [
+        *("regularizer=gvr", "regularizer.penalty.subset=5", "task.accumulate=2"),
+        "data.corruption=[shot_noise,defocus_blur]",
+    ],
     "mixed": [
         *("regularizer=gvr", "augmentation=trivial", "mix=both", "mix.independent=true"),
         *("label_noise=symmetric", "task.accumulate=2"),

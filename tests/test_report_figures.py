@@ -94,14 +94,15 @@ def interval(values: Sequence[float]) -> tuple[float, float]:
 
 DIRECTIONS = {
     **dict.fromkeys(["test/acc", "val/acc", "train/acc", "test/top5", "val/acc_best", "is/mean"], 1),
-    "test/balanced_acc": 1,
+    **dict.fromkeys(["test/balanced_acc", "test/acc_corrupted", "test/acc_corrupted/contrast"], 1),
     **dict.fromkeys(["test/loss", "val/loss", "val/loss_best", "test/ece", "fid"], -1),
-    **dict.fromkeys(["test/nll", "test/nll_scaled", "test/ece_scaled"], -1),
+    **dict.fromkeys(["test/nll", "test/nll_scaled", "test/ece_scaled", "test/nll_corrupted"], -1),
     **dict.fromkeys(["temperature", "real/fid", "real/is/mean", "is/std", "train/penalty", "train/penalty_share"], 0),
     **dict.fromkeys(["train/view_agreement", "train/acc_noisy", "train/acc_noisy_true", "train/seconds"], 0),
 }
 PERCENT = ["test/acc", "val/acc", "train/acc", "test/top5", "val/acc_best", "train/view_agreement"]
 PERCENT += ["test/balanced_acc", "train/acc_noisy", "train/acc_noisy_true", "train/acc_clean"]
+PERCENT += ["test/acc_corrupted", "test/acc_corrupted/contrast"]
 
 
 @pytest.mark.parametrize(("name", "direction"), DIRECTIONS.items())

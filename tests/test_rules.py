@@ -125,6 +125,11 @@ RULED: dict[str, dict[str, Row]] = {
         "data.transform": NODE.or_null(),
         "data.eval_transform": NODE.or_null(),
         "data.eval_batch_size": whole(1),
+        "data.corruption": Row(
+            f"{TEXT.words} or a list of words or null",
+            ("3", "true", "[3]", "{all: 1}"),
+            ("all", "contrast", "[contrast,pixelate]", "null"),
+        ),
         "label_noise": Row(f"{NODE.words} or null", NODE.refused, ()),
         "regularizer.views": whole(1),
         "regularizer.wrap": NODE.or_null(),
@@ -555,6 +560,15 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("model=unet_small", ["gives classes, which unet does not", "model=resnet18"], []),
     ],
     "labels": [("task=ddpm label_noise=pairflip", ["leave label_noise out"], [])],
+    "corruption": [
+        (
+            "data.corruption=contast",
+            ["data.corruption=contast", "did you mean contrast?"],
+            ["data.corruption=contrast"],
+        ),
+        ("data.corruption=[pixelate,gausian_noise]", ["did you mean gaussian_noise?"], ["data.corruption=[pixelate]"]),
+        ("task=ddpm data.corruption=all", ["leave data.corruption out"], ["task=ddpm data.corruption=null"]),
+    ],
     "stops_early": [
         (
             "early_stopping.patience=3 data.val_fraction=0",

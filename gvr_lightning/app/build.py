@@ -12,6 +12,7 @@ from torch import nn
 from gvr_lightning.callbacks.early_stopping import EarlyStopping
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.progress import RunProgress
+from gvr_lightning.config.corruption import chosen
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.data.augmentation import PerImage
 from gvr_lightning.data.datamodule import ViewsDataModule
@@ -39,6 +40,7 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
     options = {key: cfg.data[key] for key in DATA_KEYS if key in cfg.data}  # a file of one's own may leave some out
     if options.get("subset_seed") == "run":
         options["subset_seed"] = cfg.seed
+    asked: Any = OmegaConf.to_container(cfg.data, resolve=True)
     transform, eval_transform = (
         make(cfg.data.get(key), f"data.{key}", CALL) for key in ("transform", "eval_transform")
     )
@@ -51,6 +53,7 @@ def build_data(cfg: DictConfig) -> ViewsDataModule:
         seed=cfg.seed,
         label_noise=make(cfg.label_noise, "label_noise", CALL),
         mixing=make(cfg.get("mix"), "mix", Mixing),
+        corruptions=chosen(asked.get("corruption")),
         **options,
     )
     with guarded("data"):

@@ -138,7 +138,8 @@ def _job(cfg: DictConfig) -> Any:
     if place is not None and place.rank > 0:
         return None
     metrics = summary["metrics"]
-    figures = "  ".join(f"{k} {v:.4f}" for k, v in metrics.items() if k.startswith("test/") or k in SCORES)
+    told = [name for name in metrics if name in SCORES or (name.startswith("test/") and name.count("/") == 1)]
+    figures = "  ".join(f"{name} {metrics[name]:.4f}" for name in told)
     print(f"{figures}  ({summary['train']['seconds']:.1f} s of training)")
     print(folder)
     return metrics.get("fid", metrics.get("val/acc"))

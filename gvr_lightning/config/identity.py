@@ -11,8 +11,8 @@ from typing import Any
 # Labels, places and the user's word: with other ones it is the same run, of the same ``config_hash``.
 LABELS = ("name", "resume", "trust", "extractor.trust", "logger.sweep")  # the sweep's folder has the time in it
 
-# Where data lies, and how it is fetched and held: names of keys below ``data``.
-MAY_MOVE = ("root", "path", "cache_dir", "workers", "download", "on_device", "eval_batch_size")
+# Where data lies, how it is fetched and held, and what is tested besides: names of keys below ``data``.
+MAY_MOVE = ("root", "path", "cache_dir", "workers", "download", "on_device", "eval_batch_size", "corruption")
 
 # Of a run that goes on: with another one of these it would be another run.
 FIXED = ("model", "data", "label_noise", "mix", "seed", "batch_size", "task._target_", "task.noise", "parameters")

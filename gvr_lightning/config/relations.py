@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 
 from gvr_lightning.config.augmentation import AUGMENTATION
+from gvr_lightning.config.corruption import corruption
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.generation import GENERATION
 from gvr_lightning.config.lookup import Config, get, kind
@@ -164,5 +165,6 @@ def stops_early(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(name, clipping, shares, norm_groups, blocks, depth, nesterov, channels, image_size, network, labels, stops_early),
+    corruption,
     *(*REGULARIZER, *SCHEDULE, *AUGMENTATION, *GENERATION),
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, rows_here
+from gvr_lightning.data.corruptions.corrupt import corrupted
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.data.mislabelling import Mislabelling, mislabelled
@@ -22,7 +23,9 @@ from gvr_lightning.errors import UserError
 from gvr_lightning.methods.upload import upload
 from gvr_lightning.random import hash_key, permutation, uniform
 
-ORDER, VIEW, SUBSET, PLAIN, MIX = range(5)  # what a random number is for, so that no two uses share one
+ORDER, VIEW, SUBSET, PLAIN, MIX, CORRUPT = range(6)  # what a random number is for, so that no two uses share one
+
+Change = Callable[[Tensor, Tensor], Tensor]  # (images, their numbers) -> images
 
 
 class ViewsDataModule(LightningDataModule):
@@ -47,6 +50,7 @@ class ViewsDataModule(LightningDataModule):
         on_device: keep all images on the training device.
         label_noise: (true labels, sample numbers, class names) -> labels, of the samples trained on; None for the true.
         mixing: of training samples and their labels, pair by pair; None for none.
+        corruptions: kinds of them that test images are also scored under.
     """
 
     def __init__(
@@ -66,13 +70,14 @@ class ViewsDataModule(LightningDataModule):
         on_device: bool = True,
         label_noise: Mislabelling | None = None,
         mixing: Mixing | None = None,
+        corruptions: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
         self.views, self.batch_size, self.eval_batch_size, self.seed = views, batch_size, eval_batch_size, seed
         self.val_fraction, self.max_train, self.on_device = val_fraction, max_train, on_device
         self.subset_seed = subset_seed
-        self.label_noise, self.mixing = label_noise, mixing
+        self.label_noise, self.mixing, self.corruptions = label_noise, mixing, corruptions
         self._mean_std = (mean, std)
         self.splits: Splits | None = None
         self.device = torch.device("cpu")  # where batches go
@@ -187,18 +192,20 @@ class ViewsDataModule(LightningDataModule):
 
     def _augmented(self, index: Tensor, at: Tensor, epoch: int) -> list[Tensor]:
         keys = [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
-        return self._through(self.augmentation, self._splits.train, index, at, keys)
+        images = self._take(self._splits.train, index, at)
+        return self._through(self.augmentation, images, index, at, keys)
 
-    def _eval_batch(self, index: Tensor, images_of: ImageSet) -> Batch:
+    def _eval_batch(self, index: Tensor, images_of: ImageSet, change: Change | None = None) -> Batch:
         at, target = self._at(index, [images_of.targets])
+        images = self._take(images_of, index, at)
+        images = images if change is None else change(images, index)
         if self.eval_augmentation is not None:
-            return Batch(self._through(self.eval_augmentation, images_of, index, at, [0]), target, index)
-        return Batch([normalise(self._take(images_of, index, at), self.mean, self.std)], target, index)
+            return Batch(self._through(self.eval_augmentation, images, index, at, [0]), target, index)
+        return Batch([normalise(images, self.mean, self.std)], target, index)
 
     def _through(
-        self, augmentation: Callable[..., list[Tensor]], images_of: ImageSet, index: Tensor, at: Tensor, keys: list[int]
+        self, augmentation: Callable[..., list[Tensor]], images: Tensor, index: Tensor, at: Tensor, keys: list[int]
     ) -> list[Tensor]:
-        images = self._take(images_of, index, at)
         return augmentation(
             images, self.mean, self.std, index if getattr(augmentation, "draws_here", False) else at, keys
         )
@@ -220,12 +227,17 @@ class ViewsDataModule(LightningDataModule):
             mine, _ = rows_here(index, 1, *rank_and_size())
             yield self._eval_batch(mine, self._validated)
 
-    def tested(self, device: torch.device) -> Iterator[Batch]:
-        """The test images likewise, outside of a test."""
+    def tested(self, device: torch.device, change: Change | None = None) -> Iterator[Batch]:
+        """The test images likewise, outside of a test; ``change(images, numbers)`` is of the bytes."""
         self.device = device
         for index in self.test_dataloader():
             mine, _ = rows_here(index, 1, *rank_and_size())
-            yield self._eval_batch(mine, self._splits.test)
+            yield self._eval_batch(mine, self._splits.test, change)
+
+    def corrupted(self, device: torch.device, kind: str, severity: int) -> Iterator[Batch]:
+        """The test images under a corruption."""
+        key = hash_key(CORRUPT, self.seed)
+        return self.tested(device, lambda images, index: corrupted(images, index, kind, severity, key))
 
     def _in_order(self, index: Tensor) -> IndexLoader:
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)

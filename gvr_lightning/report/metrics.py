@@ -7,8 +7,9 @@ NONE = "\u2013"  # where there is no value
 DEFAULTS = {"classification": ("test/acc", "test/loss"), "ddpm": ("fid", "test/loss")}
 SCORES = ("fid", "is/mean", "is/std", "raw/fid", "raw/is/mean", "real/fid", "real/is/mean")  # generated, and real
 # is better, by a name's last part
-HIGHER = ("acc", "top5", "balanced_acc", "acc_best")
-LOWER = ("loss", "fid", "ece", "nll", "nll_scaled", "ece_scaled", "loss_best")
+HIGHER = ("acc", "top5", "balanced_acc", "acc_best", "acc_corrupted")
+LOWER = ("loss", "fid", "ece", "nll", "nll_scaled", "ece_scaled", "loss_best", "nll_corrupted")
+BY_KIND = "test/acc_corrupted/"  # before the kind of corruption
 SHARES = (*HIGHER, "acc_clean", "acc_noisy", "acc_noisy_true", "view_agreement")  # fractions, shown in percent
 WORDS = {
     "test/acc": "test accuracy",
@@ -21,6 +22,8 @@ WORDS = {
     "test/nll": "negative log-likelihood",
     "test/nll_scaled": "negative log-likelihood, temperature scaled",
     "test/ece_scaled": "calibration error, temperature scaled",
+    "test/acc_corrupted": "accuracy under corruption",
+    "test/nll_corrupted": "negative log-likelihood under corruption",
     "fid": "FID",
     "is/mean": "inception score",
     "is/std": "inception score, deviation of the splits",
@@ -51,7 +54,7 @@ class Metric:
 
     @property
     def _last(self) -> str:
-        return self.name.rpartition("/")[2]
+        return "acc_corrupted" if self.name.startswith(BY_KIND) else self.name.rpartition("/")[2]
 
     @property
     def percent(self) -> bool:
@@ -73,6 +76,8 @@ class Metric:
     @property
     def words(self) -> str:
         """Its name for readers."""
+        if self.name.startswith(BY_KIND):
+            return f"accuracy, {self.name.removeprefix(BY_KIND).replace('_', ' ')}"
         return WORDS.get(self.name, self.name)
 
     @property

@@ -13,6 +13,7 @@ from gvr_lightning.methods.passes import forward
 from gvr_lightning.methods.penalty import RegularizedLoss
 from gvr_lightning.optim.ema import MovingAverage, estimate_statistics, moving_norms
 from gvr_lightning.tasks.base import BaseTask
+from gvr_lightning.tasks.corrupted import corrupted_figures
 from gvr_lightning.tasks.evaluation import Evaluation, held_out_temperature
 from gvr_lightning.tasks.label_figures import label_figures
 
@@ -138,7 +139,7 @@ class ClassificationTask(BaseTask):
     def on_test_epoch_end(self) -> None:
         """Test metrics to the loggers."""
         row = self._report("test", self.test_metrics, self.test_loss)
-        further = self.evaluation.compute()
+        further = self.evaluation.compute() | corrupted_figures(self)
         self.log_dict(further, logger=False)
         self._log(row | further)
 

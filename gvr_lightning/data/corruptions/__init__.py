@@ -1,0 +1,1 @@
+"""Corruptions of test images, as published for CIFAR-10-C."""
