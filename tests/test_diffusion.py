@@ -37,6 +37,7 @@ from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.diffusion import ddim as our_ddim
 from gvr_lightning.diffusion.clipping import alpha_bars, clipped
 from gvr_lightning.diffusion.ddim import DDIM
+from gvr_lightning.diffusion.ddpm import DDPM
 from gvr_lightning.diffusion.noise import Noise
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
@@ -472,8 +473,8 @@ def test_what_the_network_predicts_does_not_matter(kind: str) -> None:
 
 SCHEDULERS = {
     1.0: partial(DDIM, timestep_spacing="trailing"),
-    "small": partial(DDPMScheduler, variance_type="fixed_small"),
-    "large": partial(DDPMScheduler.from_config, Noise(**T200).scheduler.config),  # what a run is sampled with
+    "small": partial(DDPM, variance_type="fixed_small"),
+    "large": partial(DDPM.from_config, Noise(**T200).scheduler.config),  # what a run is sampled with
 }
 
 
@@ -639,7 +640,8 @@ class Wave(nn.Module):
 SAMPLERS: dict[str, Callable[..., Sampler]] = {
     "ddim": lambda: Sampler(ddim(200, 10), 10),
     "ddim, eta 1": lambda: Sampler(ddim(200, 10), 10, 1.0),
-    "ddpm": lambda: Sampler(DDPMScheduler(num_train_timesteps=20)),
+    "ddpm": lambda: Sampler(DDPM(num_train_timesteps=20)),
+    "diffusers' ddpm": lambda: Sampler(DDPMScheduler(num_train_timesteps=20)),
     "euler ancestral": lambda: Sampler(EulerAncestralDiscreteScheduler(num_train_timesteps=200), 10),
     "unipc": lambda: Sampler(UniPCMultistepScheduler(num_train_timesteps=200), 10),
     "dpm-solver": lambda: Sampler(DPMSolverMultistepScheduler(num_train_timesteps=200), 10),
@@ -782,13 +784,20 @@ GOLDEN = [
 
 
 @pytest.mark.parametrize(("variance", "steps", "clip", "total", "mean"), GOLDEN)
+@pytest.mark.parametrize("ancestral", [DDPM, DDPMScheduler])
 def test_golden_numbers(
-    monkeypatch: pytest.MonkeyPatch, variance: str | float, steps: int, clip: bool, total: float, mean: float
+    monkeypatch: pytest.MonkeyPatch,
+    variance: str | float,
+    steps: int,
+    clip: bool,
+    total: float,
+    mean: float,
+    ancestral: Any,
 ) -> None:
     counter = iter(range(2000))
     for module in (our_ddim, scheduling_ddpm):
         monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: torch.as_tensor(ripple(next(counter))))
-    scheduler = DDIM if isinstance(variance, float) else partial(DDPMScheduler, variance_type=f"fixed_{variance}")
+    scheduler = DDIM if isinstance(variance, float) else partial(ancestral, variance_type=f"fixed_{variance}")
     scheduler = ddim(1000, steps, scheduler, clip_sample=clip)
     extra = {"eta": variance} if isinstance(variance, float) else {}
     x = torch.linspace(-1, 1, 24, dtype=torch.float64).view(2, 3, 2, 2)

@@ -700,7 +700,7 @@ def test_settings_that_look_like_numbers_are_text_where_text_is_meant() -> None:
         "export": "1.5",
     }
     assert sampler == {
-        "_target_": "diffusers.DDPMScheduler",
+        "_target_": "gvr_lightning.diffusion.ddpm.DDPM",
         "steps": 1000000,
         "spacing": "linspace",
         "clip_sample": True,

@@ -278,7 +278,7 @@ MEANT: dict[str, dict[str, Any]] = {
     "sampler": {
         "ddim": {"is": "DDIM", "steps": 50, "eta": 0.0, "spacing": "trailing", "clip_sample": True},
         "ddim_published": {**PUBLISHED_DDIM, "steps": 100},
-        "ddpm": {"is": "DDPMScheduler", "steps": None, "spacing": "linspace", "clip_sample": True},
+        "ddpm": {"is": "DDPM", "steps": None, "spacing": "linspace", "clip_sample": True},
         "unipc": {"is": "UniPCMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
         "dpmpp": {"is": "DPMSolverMultistepScheduler", "steps": 20, "spacing": "trailing", "clip_sample": True},
         "euler": {"is": "EulerDiscreteScheduler", "steps": 50, "spacing": "trailing", "clip_sample": True},

@@ -657,7 +657,7 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
     "quadratic": [
         (
             "task=ddpm sampler=ddpm sampler.spacing=quadratic",
-            ["sampler.spacing=quadratic: DDPMScheduler does not have it; choose sampler=ddim_published"],
+            ["sampler.spacing=quadratic: DDPM does not have it; choose sampler=ddim_published"],
             ["task=ddpm sampler=ddim_published sampler.spacing=quadratic"],
         )
     ],

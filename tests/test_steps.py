@@ -177,7 +177,7 @@ class Third(Callback):
         self.work.waits.clear()
 
 
-SAMPLERS = {"ddim": (6, 0), "ddim sampler.eta=0.5": (8, 0), "ddpm": (11, 1)}  # kernels, waits
+SAMPLERS = {"ddim": (6, 0), "ddim sampler.eta=0.5": (7, 0), "ddpm": (7, 0)}  # kernels, waits
 
 
 @pytest.mark.parametrize("options", SAMPLERS)

@@ -14,7 +14,7 @@ from diffusers.schedulers.scheduling_ddim import DDIMSchedulerOutput
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from gvr_lightning.methods.upload import upload
+from gvr_lightning.diffusion.generators import Generators
 
 
 def quadratic(timesteps: int, steps: int) -> Tensor:
@@ -46,13 +46,7 @@ class DDIM(DDIMScheduler):
         else:
             super().set_timesteps(num_inference_steps, device)
         self.timesteps = self.timesteps[self.timesteps >= 0]  # "trailing" rounds to -1 after 61 of 1000 steps
-        visited = [int(t) for t in self.timesteps]
-        if visited[0] > last:
-            begin = f"{num_inference_steps} steps begin at t = {visited[0]}, and the last is {last}"
-            raise ValueError(f"{begin}: take fewer steps, or sampler.steps_offset=0")
-        bars = {t: float(self.alphas_cumprod[t]) for t in visited}
-        following = [*(bars[t] for t in visited[1:]), float(self.final_alpha_cumprod)]
-        self._bars = {t: (bars[t], after) for t, after in zip(visited, following, strict=True)}
+        self._bars = visited_bars(self, float(self.final_alpha_cumprod))
 
     def step(
         self,
@@ -65,35 +59,58 @@ class DDIM(DDIMScheduler):
     ) -> Any:
         """Go on to the next timestep: sqrt(b) x_0 + sqrt(1 - b - sigma^2) eps + sigma z (their equation 12)."""
         a, b = self._bars[int(timestep)]
-        clean, eps = self._predicted(model_output, sample, a)
+        clean, eps = clean_image(self, model_output, sample, a), self._noise_in(model_output, sample, a)
         sigma = eta * ((1 - b) / (1 - a) * (1 - a / b)) ** 0.5
         following = (clean * b**0.5).add_(eps, alpha=max(0.0, 1 - b - sigma**2) ** 0.5)
         if sigma > 0:
-            following.add_(_normal(sample, generator), alpha=sigma)
+            following.add_(normal_like(sample, generator), alpha=sigma)
         return DDIMSchedulerOutput(following, clean) if return_dict else (following, clean)
 
-    def _predicted(self, output: Tensor, x: Tensor, a: float) -> tuple[Tensor, Tensor]:
-        """x_0, clipped if so configured, and eps, which the clipping leaves as it is."""
+    def _noise_in(self, output: Tensor, x: Tensor, a: float) -> Tensor:
+        """The noise as predicted; clipping leaves it as it is."""
         signal, noise = a**0.5, (1 - a) ** 0.5
-        if self.config.prediction_type == "epsilon":
-            clean, eps = (x / signal).sub_(output, alpha=noise / signal), output
-        elif self.config.prediction_type == "v_prediction":
-            clean, eps = (x * signal).sub_(output, alpha=noise), (output * signal).add_(x, alpha=noise)
-        else:
-            clean, eps = output, (x / noise).sub_(output, alpha=signal / noise)
-        if self.config.thresholding:
-            clean = self._threshold_sample(clean)
-        elif self.config.clip_sample:
-            clean = clean.clamp(-self.config.clip_sample_range, self.config.clip_sample_range)
-        return clean, eps
+        eps = output
+        if self.config.prediction_type == "v_prediction":
+            eps = (output * signal).add_(x, alpha=noise)
+        elif self.config.prediction_type == "sample":
+            eps = (x / noise).sub_(output, alpha=signal / noise)
+        return eps
 
 
-def _normal(x: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
-    """Noise of the shape of x; of one generator an image, each image's own, by one copy that nobody waits for."""
-    if not isinstance(generator, list):
-        found: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
-        return found
-    numbers = torch.empty(x.shape, dtype=x.dtype, device=generator[0].device)
-    for row, own in zip(numbers, generator, strict=True):
-        row.normal_(generator=own)
-    return upload(numbers, x.device)
+def visited_bars(scheduler: Any, final: float) -> dict[int, tuple[float, float]]:
+    """alpha_bar at each of a scheduler's timesteps, and at the one that follows; ``final`` after the last.
+
+    Raises:
+        ValueError: for timesteps that the network was not trained with.
+    """
+    visited, last = scheduler.timesteps.tolist(), scheduler.config.num_train_timesteps - 1
+    if visited[0] > last:
+        begin = f"{scheduler.num_inference_steps} steps begin at t = {visited[0]}, and the last is {last}"
+        raise ValueError(f"{begin}: take fewer steps, or sampler.steps_offset=0")
+    bars = scheduler.alphas_cumprod[visited].tolist()
+    return {t: (a, b) for t, a, b in zip(visited, bars, [*bars[1:], final], strict=True)}
+
+
+def clean_image(scheduler: Any, output: Tensor, x: Tensor, a: float) -> Tensor:
+    """x_0 as predicted, clipped if the scheduler is so configured."""
+    config, signal, noise = scheduler.config, a**0.5, (1 - a) ** 0.5
+    clean: Tensor
+    if config.prediction_type == "epsilon":
+        clean = (x / signal).sub_(output, alpha=noise / signal)
+    elif config.prediction_type == "v_prediction":
+        clean = (x * signal).sub_(output, alpha=noise)
+    else:
+        clean = output
+    if config.thresholding:
+        clean = scheduler._threshold_sample(clean)
+    elif config.clip_sample:
+        clean = clean.clamp(-config.clip_sample_range, config.clip_sample_range)
+    return clean
+
+
+def normal_like(x: Tensor, generator: torch.Generator | list[torch.Generator] | None) -> Tensor:
+    """Noise of the shape of x; of one generator an image, each image's own."""
+    if isinstance(generator, Generators):
+        return generator.normal(x)
+    found: Tensor = randn_tensor(x.shape, generator=generator, device=x.device, dtype=x.dtype)
+    return found

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gvr_lightning.diffusion.clipping import alpha_bars, clipped, clips_itself
+from gvr_lightning.diffusion.generators import Generators
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.distributed.batch import balanced_shard, gather_rows, rank_and_size
 from gvr_lightning.methods.passes import forward
@@ -74,8 +75,7 @@ class Sampler:
         x: Tensor = upload(start, first.device) * self.scheduler.init_noise_sigma
         if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
             x = x.contiguous(memory_format=torch.channels_last)
-        # on the CPU, so that a seed means the same images on every device
-        extra = self._extra | ({"generator": _generators(seed, index)} if self._noisy else {})
+        extra = self._extra | ({"generator": self._generators(seed, index)} if self._noisy else {})
         bars = alpha_bars(self.scheduler) if self.clip else []
         for step, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(x, t)
@@ -87,9 +87,9 @@ class Sampler:
                 watch(x)
         return x
 
-
-def _generators(seed: int, index: Tensor) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(hash_key(STEPS, seed, i) & (1 << 63) - 1) for i in index.tolist()]
+    def _generators(self, seed: int, index: Tensor) -> Generators:
+        seeds = (hash_key(STEPS, seed, i) & (1 << 63) - 1 for i in index.tolist())
+        return Generators(seeds, len(self.scheduler.timesteps))
 
 
 @torch.inference_mode()
