@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, DDPMScheduler, DPMSolverMultistepScheduler
 from numbered import Numbered
 from torch import nn
 
-from gvr_lightning.app.trainer import processes_wanted
+from gvr_lightning.app.processes import processes_wanted
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_folder import ImageFolder

@@ -21,9 +21,9 @@ from painting import painted
 from runs import TINY, TINY_CNN, stop_after, tiny_run, weights
 from test_cli import main
 
-from gvr_lightning.app.folder import taken
 from gvr_lightning.app.job import train
 from gvr_lightning.app.streams import Unbreakable
+from gvr_lightning.app.taken import taken
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.started import STARTED, read_started, write_started
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
@@ -204,7 +204,7 @@ def test_of_several_processes_the_first_holds_the_folder(tmp_path: Path, monkeyp
         write_summary(folder / "summary.json", {"status": "seen"})
 
     monkeypatch.setattr("gvr_lightning.app.job.launch", launch)
-    monkeypatch.setattr("gvr_lightning.app.job.run", run)
+    monkeypatch.setattr("gvr_lightning.app.run.run", run)
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
         cfg = compose("config", overrides=[*SMALL, "trainer.devices=2"])
     assert train(cfg, tmp_path / "run", [])["status"] == "seen"

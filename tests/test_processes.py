@@ -33,9 +33,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gvr_lightning import GradientVariance, gradient_variance, last_layer_variance
 from gvr_lightning.app.build import build_data, build_task
+from gvr_lightning.app.processes import backend, processes_wanted
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.train import main
-from gvr_lightning.app.trainer import backend, build_trainer, processes_wanted
+from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.batch import rows_here

@@ -1,46 +1,23 @@
-"""A run's folder: taken by one process at a time, and begun anew without losing what a run before has left there."""
+"""A run's folder: begun anew without losing what a run before has left there, or gone on with."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.callbacks.checkpoint_files import BEST, LAST, PREVIOUS, newest_checkpoint
+from gvr_lightning.callbacks.checkpoint_files import newest_checkpoint
 from gvr_lightning.checkpoint import load_checkpoint
+from gvr_lightning.checkpoint_names import BEST, begun
 from gvr_lightning.config.moved import current
 from gvr_lightning.config.resume import refuse_another
-from gvr_lightning.config.started import STARTED, write_started
-from gvr_lightning.distributed.place import broadcast
+from gvr_lightning.config.started import write_started
 from gvr_lightning.errors import UserError
-from gvr_lightning.files import atomic, locked
+from gvr_lightning.files import atomic
 from gvr_lightning.recording.csv import METRICS, restore_metrics
 from gvr_lightning.recording.summary import SUMMARY
 
 REQUIRED = {"config", "state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step", "ViewsDataModule"}
-
-
-@contextmanager
-def taken(folder: Path, first: bool = True) -> Iterator[None]:
-    """The folder for this run alone; of processes that have met, the first takes it for all.
-
-    Raises:
-        UserError: if another run is at work in it.
-    """
-    with ExitStack() as stack:
-        free = True
-        if first:
-            own = folder / STARTED.parent  # not the folder itself, which a download into it would wait for
-            own.mkdir(parents=True, exist_ok=True)
-            try:
-                stack.enter_context(locked(own, wait=False))
-            except BlockingIOError:
-                free = False
-        if not broadcast(free):
-            raise UserError(f"{folder}: another process is at work on this run; wait for its end, or stop it")
-        yield
 
 
 def require_places(folder: Path) -> None:
@@ -90,7 +67,7 @@ def begin(folder: Path, config: dict[str, Any], overrides: list[str] | None, che
 def _put_aside(folder: Path) -> None:
     checkpoints = folder / "checkpoints"
     left = [*checkpoints.glob("*.ckpt"), *(folder / name for name in (SUMMARY, METRICS) if (folder / name).exists())]
-    if not any((checkpoints / name).exists() for name in (LAST, PREVIOUS)):
+    if not begun(folder):
         left = []  # it came to nothing
     if not left:
         return

@@ -1,4 +1,7 @@
-"""One job of the command line: the run itself, in as many processes as it wants, or on with one that was stopped."""
+"""One job of the command line: the run itself, in as many processes as it wants, or on with one that was stopped.
+
+What a run needs is loaded where it runs: not beside the processes that do, of which this one only sees the end.
+"""
 
 import os
 import sys
@@ -9,10 +12,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from gvr_lightning.app.folder import taken
-from gvr_lightning.app.run import run
-from gvr_lightning.app.trainer import backend, processes_wanted
-from gvr_lightning.callbacks.checkpoint_files import LAST, PREVIOUS
+from gvr_lightning.app.processes import backend, processes_wanted
+from gvr_lightning.app.taken import taken
+from gvr_lightning.checkpoint_names import begun
 from gvr_lightning.config.identity import config_hash
 from gvr_lightning.config.moved import current
 from gvr_lightning.distributed.batch import rank_and_size
@@ -23,6 +25,7 @@ from gvr_lightning.distributed.place import broadcast, join
 from gvr_lightning.errors import Interrupted, TrainingError
 from gvr_lightning.recording.summary import read_summary, write_failure
 
+RUN = "gvr_lightning.app.run"  # which loads Lightning
 TIMEOUT = 600.0  # seconds, where a trainer of somebody's own does not say
 
 
@@ -48,14 +51,14 @@ def train(cfg: DictConfig, folder: Path, overrides: list[str], place: Place | No
         folder = Path(broadcast(str(folder)))
         config: Any = OmegaConf.to_container(cfg, resolve=True)
         with neighbours(place, patience, partial(_give_up, folder, config)), taken(folder, place.rank == 0):
-            return run(_settled(cfg, folder), folder, overrides)
+            return _here(_settled(cfg, folder), folder, overrides)
     with taken(folder):
         done = _finished(cfg, folder) if cfg.resume == "auto" else None
         if done is not None:
             return done
         cfg = _settled(cfg, folder)
         if (processes := processes_wanted(cfg.trainer)) == 1:
-            return run(cfg, folder, overrides)
+            return _here(cfg, folder, overrides)
     return _train_in(processes, cfg, folder, overrides)
 
 
@@ -63,7 +66,8 @@ def _train_in(processes: int, cfg: DictConfig, folder: Path, overrides: list[str
     """The first of the processes holds the folder: should this one be killed, they go on for a moment."""
     config: Any = OmegaConf.to_container(cfg, resolve=True)  # the processes do not know Hydra's own values
     try:
-        launch(_run, (config, folder, overrides), processes, backend(cfg.trainer), cfg.trainer.get("timeout", TIMEOUT))
+        timeout = cfg.trainer.get("timeout", TIMEOUT)
+        launch(_run, (config, folder, overrides), processes, backend(cfg.trainer), timeout, RUN)
     except TrainingError as error:  # perhaps of a process that was killed, and wrote nothing
         write_failure(folder, config, error)
         raise
@@ -84,14 +88,19 @@ def _give_up(folder: Path, config: dict[str, Any], error: TrainingError) -> None
 
 def _run(config: dict[str, Any], folder: Path, overrides: list[str]) -> None:
     with taken(folder, rank_and_size()[0] == 0):
-        run(OmegaConf.create(config), folder, overrides)
+        _here(OmegaConf.create(config), folder, overrides)
+
+
+def _here(cfg: DictConfig, folder: Path, overrides: list[str]) -> dict[str, Any]:
+    from gvr_lightning.app.run import run
+
+    return run(cfg, folder, overrides)
 
 
 def _settled(cfg: DictConfig, folder: Path) -> DictConfig:
     """``resume=auto`` decided: on with what is there, or from the start."""
     if cfg.resume == "auto":
-        there = any((folder / "checkpoints" / name).exists() for name in (LAST, PREVIOUS))
-        cfg.resume = str(folder) if there else None
+        cfg.resume = str(folder) if begun(folder) else None
     return cfg
 
 

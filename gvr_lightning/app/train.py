@@ -116,7 +116,7 @@ def _beside_the_first(multirun: bool) -> list[str]:
 
 
 def _job(cfg: DictConfig) -> Any:
-    from gvr_lightning.app.job import train  # torch and Lightning, two seconds
+    from gvr_lightning.app.job import train  # torch, two seconds
 
     of_hydra = HydraConfig.get()
     os.chdir(of_hydra.runtime.cwd)  # with hydra.job.chdir, too, paths mean what they meant where they were typed

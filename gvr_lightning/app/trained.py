@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvr_lightning.callbacks.checkpoint_files import BEST, LAST
 from gvr_lightning.checkpoint import Loaded, load_checkpoint, load_network
+from gvr_lightning.checkpoint_names import BEST, LAST
 from gvr_lightning.config.trust import HARMLESS, names, require_own, targets_in
 from gvr_lightning.data.augmentation import PerImage, normalise
 from gvr_lightning.errors import UserError

@@ -13,11 +13,10 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from gvr_lightning.callbacks.beside import Beside, held
 from gvr_lightning.checkpoint import load_checkpoint
+from gvr_lightning.checkpoint_names import DAMAGED, LAST, PREVIOUS
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import TrainingError, UserError
 from gvr_lightning.files import atomic
-
-LAST, PREVIOUS, BEST, DAMAGED = "last.ckpt", "previous.ckpt", "best.ckpt", "damaged.ckpt"
 
 
 class Writing(NamedTuple):

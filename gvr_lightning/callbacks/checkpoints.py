@@ -11,8 +11,9 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 
 from gvr_lightning.callbacks.beside import Beside
-from gvr_lightning.callbacks.checkpoint_files import BEST, LAST, Writing
+from gvr_lightning.callbacks.checkpoint_files import Writing
 from gvr_lightning.callbacks.optimizer_modes import weights_to_use
+from gvr_lightning.checkpoint_names import BEST, LAST
 from gvr_lightning.distributed.agreement import Agreement
 from gvr_lightning.errors import TrainingError
 

@@ -28,7 +28,12 @@ BEAT = 1.0  # seconds between two signs of life
 
 
 def launch(
-    work: Callable[..., None], arguments: tuple[Any, ...], processes: int, backend: str, timeout: float = 600.0
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
+    processes: int,
+    backend: str,
+    timeout: float = 600.0,
+    loads: str | None = None,
 ) -> None:
     """Call ``work(*arguments)`` in as many processes, each at its :class:`Place`, and wait for their end.
 
@@ -38,6 +43,7 @@ def launch(
         processes: how many.
         backend: of torch.distributed, "gloo" or "nccl".
         timeout: seconds after which a process that shows no sign of life is ended, with the others.
+        loads: a module that the work will load, in time for all of them.
 
     Raises:
         UserError, TrainingError, Interrupted: as one of them did; TrainingError also if one was killed.
@@ -45,7 +51,7 @@ def launch(
     if mp.get_start_method(allow_none=True) not in (None, *mp.get_all_start_methods()):
         mp.set_start_method("spawn", force=True)  # joblib's workers say "loky", which the children do not know
     context: Any = mp.get_context(start_method(backend))
-    context.set_forkserver_preload([work.__module__])
+    context.set_forkserver_preload([work.__module__, *([loads] if loads else [])])
     store = dist.TCPStore(LOCALHOST, 0, processes + 1, True, wait_for_workers=False)
     threads = str(max(1, cores() // processes))  # for torch in the processes, which share the cores
     environment = {"OMP_NUM_THREADS": threads, **os.environ}
