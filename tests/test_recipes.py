@@ -53,11 +53,13 @@ UNCHANGED |= {"crop_ratio": [3 / 4, 4 / 3], "degrees": 0.0, "policy": None, "pol
 UNCHANGED |= {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "jitter_prob": 1.0, "grey_prob": 0.0}
 UNCHANGED |= {"blur_prob": 0.0, "blur_sigma": [0.1, 2.0], "blur_radius": 1}
 UNCHANGED |= {"erase_prob": 0.0, "erase_scale": [0.02, 0.33], "erase_ratio": [0.3, 3.3]}
+UNCHANGED |= {"policy_severity": 3, "weak_first": False, "same_crop": False}
 PRESETS: dict[str, Tree] = {
     "none": {},
     "cifar": {key: value for key, value in AUGMENTED.items() if key != "is"},
     "imagenet": {"flip": True, "crop_scale": [0.08, 1.0]},
     "trivial": {"padding": 4, "flip": True, "policy": "trivial"},
+    "augmix": {"padding": 4, "flip": True, "policy": "augmix", "weak_first": True, "same_crop": True},
 }
 CIFAR = {"root": "data", "download": True, "augmentation": AUGMENTED, **PLAIN_DATA}
 FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None, "workers": None}
@@ -199,6 +201,7 @@ MEANT: dict[str, dict[str, Any]] = {
             "penalty": {"is": "Consistency", "alpha": ALPHA, "detach": True},
             "wrap": None,
         },
+        "augmix": {"views": 3, "penalty": {"is": "JensenShannon", "alpha": ALPHA}, "wrap": None},
         "gce": {"views": 1, "penalty": {"is": "GeneralisedCrossEntropy", "q": 0.7}, "wrap": None},
         "label_smoothing": {"views": 1, "penalty": {"is": "LabelSmoothing", "smoothing": 0.1}, "wrap": None},
         "agr": {"views": 1, "penalty": NONE, "wrap": TENSOR},
