@@ -137,6 +137,7 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "scheduler.min_lr": [(SGD, "scheduler.min_lr=0.015")],
     "label_noise.rate": [(["label_noise=symmetric"], "label_noise.rate=0.2")],
     "label_noise.seed": [(["label_noise=symmetric"], "label_noise.seed=1")],
+    "label_noise.validation": [(["label_noise=symmetric"], "label_noise.validation=noisy")],
     "label_noise.map": [(NOISY, "label_noise.map={3: 6, 1: 7}")],
 }  # fmt: skip
 

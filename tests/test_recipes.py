@@ -34,7 +34,7 @@ TRAINER |= {
     "log_every_n_steps": 50,
 }
 TRAINER |= {"deterministic": False, "benchmark": False}
-NOISE = {"rate": 0.4, "seed": 0}
+NOISE = {"rate": 0.4, "seed": 0, "validation": "clean"}
 PUBLISHED_DDIM = {"is": "DDIM", "eta": 0.0, "spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
 PUBLISHED_DDIM |= {"clip_sample": False}
 TIMM = {"is": "timm_network", "pretrained": False, "weights": None}
@@ -114,7 +114,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "symmetric_inclusive": {"is": "SymmetricInclusive", **NOISE},
         "pairflip": {"is": "PairFlip", **NOISE},
         "asymmetric": {"is": "Asymmetric", "map": None, **NOISE},
-        "file": {"is": "FromFile", "path": "noise.pt", "labels": None},
+        "file": {"is": "FromFile", "path": "noise.pt", "labels": None, "validation": "clean"},
     },
     "mix": {
         "none": None,
@@ -431,7 +431,7 @@ def published(data: str, regularizer: str, noise: bool) -> tuple[Tree, Tree]:
     values |= {"model": MEANT["model"]["resnet18"], "data.augmentation": AUGMENTED, "data.max_train": None}
     values |= {"data.val_fraction": 0.1 if noise else 0.0, "trainer.precision": "32-true", "test_on": "last"}
     values |= {f"data.{key}": MEANT["data"][data][key] for key in ("mean", "std")}
-    values |= {"label_noise": {"is": "Symmetric", "rate": 0.4, "seed": 0} if noise else None}
+    values |= {"label_noise": {"is": "Symmetric", **NOISE} if noise else None}
     values |= {"task": MEANT["task"]["classification"]}
     if regularizer == "gvr_published":
         penalty = {"is": "PublishedGradientVariance", "alpha": 0.01, "subset": 32}
@@ -526,7 +526,7 @@ RECIPES: dict[str, tuple[Tree, Tree]] = {
     "gvr_cifar10_small": ({**SMALL_OPTIONS, "label_noise": "none"}, {**SMALL, "label_noise": None}),
     "gvr_cifar10_small_noise": (
         {**SMALL_OPTIONS, "label_noise": "symmetric"},
-        {**SMALL, "label_noise": {"is": "Symmetric", "rate": 0.4, "seed": 3}},
+        {**SMALL, "label_noise": {"is": "Symmetric", **NOISE, "seed": 3}},
     ),
 }
 

@@ -237,6 +237,7 @@ RULED: dict[str, dict[str, Row]] = {
     "label_noise=asymmetric logger=wandb model=timm optimizer=adam regularizer=sam scheduler=onecycle": {
         "label_noise.rate": SHARE,
         "label_noise.seed": whole(0, SEEDS),
+        "label_noise.validation": one_of("clean", "noisy"),
         "label_noise.map": SETTINGS.or_null(),
         "logger.project": TEXT,
         "logger.entity": TEXT.or_null(),
@@ -559,7 +560,14 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("task=ddpm model=timm", ["gives images, which timm_network does not"], []),
         ("model=unet_small", ["gives classes, which unet does not", "model=resnet18"], []),
     ],
-    "labels": [("task=ddpm label_noise=pairflip", ["leave label_noise out"], [])],
+    "labels": [
+        ("task=ddpm label_noise=pairflip", ["leave label_noise out"], []),
+        (
+            "label_noise=symmetric label_noise.validation=noisy data.val_fraction=0",
+            ["label_noise.validation=noisy: there are no images validated on"],
+            ["label_noise=symmetric label_noise.validation=noisy", "label_noise=symmetric data.val_fraction=0"],
+        ),
+    ],
     "corruption": [
         (
             "data.corruption=contast",
