@@ -25,7 +25,7 @@ from gvr_lightning.report.settings import report_help
 
 GROUPS = group_options()
 # as few command lines as have every option of every group
-OF_CLASSES = ("consistency", "consistency_target", "gce", "gvr_label_free", "label_smoothing")
+OF_CLASSES = ("augmix", "consistency", "consistency_target", "gce", "gvr_label_free", "label_smoothing")
 OF_TASK = {  # what goes with one task only
     "classification": {"model": [m for m in GROUPS["model"] if "unet" not in m], "sampler": [], "extractor": []},
     "ddpm": {

@@ -32,6 +32,7 @@ FURTHER = list(inspect.signature(recipe).parameters)[4:]  # than the plain augme
 TIMM = ["model=timm", "model.name=vit_tiny_patch16_224", f"model.options={{{VIT.format(1)}}}"]
 WARM = ["scheduler=warmup", "scheduler.warmup_steps=4"]
 FALLING = ["scheduler=multistep", "scheduler.milestones=[1]"]
+OF_VIEWS = ("policy_severity", "weak_first", "same_crop")
 NOISY = ["label_noise=asymmetric", "label_noise.map={3: 5, 1: 7}"]
 DDPM = [*TINY_DDPM, "extractor=none", "lr=0.01", "data.max_train=64"]
 LINEAR = [*DDPM, "task.noise.beta_schedule=linear", "task.noise.timesteps=100"]
@@ -136,6 +137,7 @@ ARRIVE: dict[str, list[tuple[list[str], str]]] = {
     "scheduler.min_lr": [(SGD, "scheduler.min_lr=0.015")],
     "label_noise.rate": [(["label_noise=symmetric"], "label_noise.rate=0.2")],
     "label_noise.seed": [(["label_noise=symmetric"], "label_noise.seed=1")],
+    "label_noise.validation": [(["label_noise=symmetric"], "label_noise.validation=noisy")],
     "label_noise.map": [(NOISY, "label_noise.map={3: 6, 1: 7}")],
 }  # fmt: skip
 
@@ -157,7 +159,8 @@ ELSEWHERE = {
     "test_huggingface.py": "data.path data.subset data.revision data.train_split data.val_split data.test_split"
     " data.image_column data.label_column",
     "test_noise_file.py": "label_noise.path label_noise.labels",
-    "test_transforms.py": " ".join(f"data.augmentation.{name}" for name in FURTHER),
+    "test_transforms.py": " ".join(f"data.augmentation.{name}" for name in FURTHER if name not in OF_VIEWS),
+    "test_augmix.py": " ".join(f"data.augmentation.{name}" for name in OF_VIEWS),
     "test_mixing.py": "mix.mixup mix.cutmix mix.prob mix.independent",
     "test_security.py": "trust",
     "test_launching.py": "trainer.timeout",

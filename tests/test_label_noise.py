@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,8 +19,12 @@ from gvr_lightning.data.cifar import Cifar10, Cifar100
 from gvr_lightning.data.confusions import CIFAR10, CIFAR100, SUPERCLASSES
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.digits import Digits
+from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.data.label_noise import Asymmetric, LabelNoise, PairFlip, Symmetric, SymmetricInclusive
 from gvr_lightning.errors import UserError
+from gvr_lightning.report.groups import compare
+from gvr_lightning.report.provenance import warnings
+from gvr_lightning.report.runs import find_runs
 
 N = 10_000
 TEN = tuple("abcdefghij")
@@ -211,6 +216,61 @@ def test_only_labels_that_are_trained_on_change() -> None:
     record = module.noise_record
     assert record is not None and record["wrong"] == round(0.4 * len(index)) and record["of"] == len(index)
     assert record["actual_rate"] == record["wrong"] / record["of"]
+
+
+def test_validation_labels_are_as_wrong_by_option_and_nothing_else_moves() -> None:
+    clean, module = digits(Symmetric(0.4)), digits(Symmetric(0.4, validation="noisy"))
+    assert module.splits and clean.splits and module.noise_record and clean.noise_record
+    now, was, held = module.splits.train.targets, clean.splits.train.targets, module.val_index
+    expected = round(0.4 * len(held))
+    assert int((now != was).sum()) == int((now[held] != was[held]).sum()) == expected
+    assert torch.equal(module.splits.test.targets, clean.splits.test.targets)
+    told = module.noise_record.pop("validation")
+    assert module.noise_record == clean.noise_record
+    assert (told["wrong"], told["of"]) == (expected, len(held)) and len(told["hash"]) == 64
+
+
+@pytest.mark.parametrize("kind", [Symmetric, SymmetricInclusive, PairFlip])
+def test_validation_s_noise_is_independent_of_that_of_training(kind: type[LabelNoise]) -> None:
+    """For the very same samples: which are chosen, and what they become."""
+    true, index, noise = torch.zeros(N, dtype=torch.int64), torch.arange(N), kind(0.4)
+    one, other = noise(true, index, TEN), noise.of_validation(true, index, TEN, own=True)
+    both, share = (one != 0) & (other != 0), float((one != 0).double().mean())
+    assert float(both.double().mean()) == pytest.approx(share**2, abs=0.02)
+    alike = float((one[both] == other[both]).double().mean())
+    assert alike == (1 if kind is PairFlip else pytest.approx(1 / 9, abs=0.035))
+    assert torch.equal(other, noise.of_validation(true, index, TEN, own=False))
+
+
+class WithValidation:
+    """Digits with a validation part of its own."""
+
+    def __call__(self) -> Splits:
+        splits = Digits()()
+        return replace(splits, val=ImageSet(splits.test.images[:50], splits.test.targets[:50]))
+
+
+def test_the_set_s_own_validation_part_is_meant_where_there_is_one() -> None:
+    module = ViewsDataModule(WithValidation(), Augmentation(), label_noise=PairFlip(0.5, validation="noisy"))
+    module.setup()
+    assert module.splits and module.splits.val and module.noise_record
+    true = module.splits.test.targets
+    assert int((module.splits.val.targets != true[:50]).sum()) == module.noise_record["validation"]["wrong"] == 25
+    assert module.noise_record["of"] == len(module.splits.train.targets)
+
+
+def test_a_run_s_validation_goes_by_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    noise = [*NOISE, "label_noise.rate=1", "data.val_fraction=0.1", "epochs=1"]
+    clean = tiny_run(tmp_path / "clean", *noise)
+    told = tiny_run(tmp_path / "noisy", *noise, "label_noise.validation=noisy")
+    assert "144 of 144 validation labels are wrong" in capsys.readouterr().err
+    assert told["metrics"]["val/loss"] != clean["metrics"]["val/loss"]
+    assert told["metrics"]["test/loss"] == clean["metrics"]["test/loss"]
+    (comparison,) = compare(find_runs([tmp_path / "noisy"]), None)
+    (warning,) = [text for text in warnings(comparison) if "validation labels" in text]
+    assert warning.startswith("Label noise is in the validation labels, too")
+    (comparison,) = compare(find_runs([tmp_path / "clean"]), None)
+    assert not [text for text in warnings(comparison) if "validation labels" in text]
 
 
 def test_the_run_s_seed_does_not_move_it_and_its_hash_tells_noises_apart() -> None:

@@ -73,6 +73,10 @@ def test_columns_are_read_from_every_form(form: str, tmp_path: Path) -> None:
         noise = FromFile(tmp_path / name, labels)
         noise.require(torch.from_numpy(TRUE), CLASSES)
         assert noise(torch.from_numpy(TRUE)[index], index, CLASSES).tolist() == expected[index.numpy()].tolist()
+        validated = noise.of_validation(torch.from_numpy(TRUE)[index], index, CLASSES, own=False)
+        assert validated.tolist() == expected[index.numpy()].tolist()
+        with pytest.raises(UserError, match=r"label_noise\.validation=noisy: the file has labels of"):
+            noise.of_validation(torch.from_numpy(TRUE)[index], index, CLASSES, own=True)
     with pytest.raises(UserError, match="has worse_label, aggre_label: set it to the one"):
         FromFile(tmp_path / name)
     with pytest.raises(UserError, match=r"labels=worst: .* has clean_label, worse_label, aggre_label"):

@@ -34,6 +34,7 @@ from gvr_lightning.methods.gvr.label_free import LabelFreeGradientVariance
 from gvr_lightning.methods.gvr.normalised import NormalisedGradientVariance
 from gvr_lightning.methods.gvr.one_view import OneViewGradientVariance
 from gvr_lightning.methods.gvr.penalty import PublishedGradientVariance
+from gvr_lightning.methods.jensen_shannon import JensenShannon
 from gvr_lightning.methods.label_smoothing import LabelSmoothing
 from gvr_lightning.methods.passes import forward, frozen_statistics
 from gvr_lightning.methods.penalty import NoPenalty, Penalty, RegularizedLoss
@@ -497,11 +498,12 @@ def test_a_configured_regularizer_is_the_one_its_line_says(name: str) -> None:
         "gvr_published": PublishedGradientVariance(0.3, 32),
         "consistency": Consistency(0.3),
         "consistency_target": Consistency(0.3, detach=True),
+        "augmix": JensenShannon(0.3),
         "gce": GeneralisedCrossEntropy(0.7),
         "label_smoothing": LabelSmoothing(0.1),
     }
     compares = name.startswith(("gvr", "consistency")) and name not in ("gvr_split", "gvr_one_view")
-    views = 2 if name == "two_view" or compares else 1
+    views = 3 if name == "augmix" else 2 if name == "two_view" or compares else 1
     assert node.views == views
     model, (x, y, keys) = network(normalised=True), batch(views, 40)
     ours, theirs = (

@@ -71,6 +71,7 @@ RUNS = {
     "sam": ["regularizer=sam"],
     "sam_agr": ["regularizer=sam_agr", "regularizer.wrap.adaptive=true", "task.clip_norm=0.5"],
     "consistency": ["regularizer=consistency"],
+    "augmix": ["regularizer=augmix", "augmentation=augmix"],
     "gce": ["regularizer=gce", "label_noise=symmetric"],
     "label_smoothing": ["regularizer=label_smoothing"],
     "three views, other layers": [
@@ -98,7 +99,7 @@ Finished = Callable[..., Path]
 
 # below, with weights sharded
 ON_TWO_ONLY = ("two_view", "sam", "consistency", "label_smoothing", "all layers")
-ON_TWO_ONLY += ("gvr_normalised", "gvr_label_free", "gvr_one_view", "feature_norm", "gce")
+ON_TWO_ONLY += ("gvr_normalised", "gvr_label_free", "gvr_one_view", "feature_norm", "gce", "augmix")
 
 
 @pytest.mark.parametrize("case", [case for case in RUNS if case not in ON_TWO_ONLY])

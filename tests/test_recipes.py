@@ -34,7 +34,7 @@ TRAINER |= {
     "log_every_n_steps": 50,
 }
 TRAINER |= {"deterministic": False, "benchmark": False}
-NOISE = {"rate": 0.4, "seed": 0}
+NOISE = {"rate": 0.4, "seed": 0, "validation": "clean"}
 PUBLISHED_DDIM = {"is": "DDIM", "eta": 0.0, "spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
 PUBLISHED_DDIM |= {"clip_sample": False}
 TIMM = {"is": "timm_network", "pretrained": False, "weights": None}
@@ -53,11 +53,13 @@ UNCHANGED |= {"crop_ratio": [3 / 4, 4 / 3], "degrees": 0.0, "policy": None, "pol
 UNCHANGED |= {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0, "jitter_prob": 1.0, "grey_prob": 0.0}
 UNCHANGED |= {"blur_prob": 0.0, "blur_sigma": [0.1, 2.0], "blur_radius": 1}
 UNCHANGED |= {"erase_prob": 0.0, "erase_scale": [0.02, 0.33], "erase_ratio": [0.3, 3.3]}
+UNCHANGED |= {"policy_severity": 3, "weak_first": False, "same_crop": False}
 PRESETS: dict[str, Tree] = {
     "none": {},
     "cifar": {key: value for key, value in AUGMENTED.items() if key != "is"},
     "imagenet": {"flip": True, "crop_scale": [0.08, 1.0]},
     "trivial": {"padding": 4, "flip": True, "policy": "trivial"},
+    "augmix": {"padding": 4, "flip": True, "policy": "augmix", "weak_first": True, "same_crop": True},
 }
 CIFAR = {"root": "data", "download": True, "augmentation": AUGMENTED, **PLAIN_DATA}
 FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None, "workers": None}
@@ -112,7 +114,7 @@ MEANT: dict[str, dict[str, Any]] = {
         "symmetric_inclusive": {"is": "SymmetricInclusive", **NOISE},
         "pairflip": {"is": "PairFlip", **NOISE},
         "asymmetric": {"is": "Asymmetric", "map": None, **NOISE},
-        "file": {"is": "FromFile", "path": "noise.pt", "labels": None},
+        "file": {"is": "FromFile", "path": "noise.pt", "labels": None, "validation": "clean"},
     },
     "mix": {
         "none": None,
@@ -199,6 +201,7 @@ MEANT: dict[str, dict[str, Any]] = {
             "penalty": {"is": "Consistency", "alpha": ALPHA, "detach": True},
             "wrap": None,
         },
+        "augmix": {"views": 3, "penalty": {"is": "JensenShannon", "alpha": ALPHA}, "wrap": None},
         "gce": {"views": 1, "penalty": {"is": "GeneralisedCrossEntropy", "q": 0.7}, "wrap": None},
         "label_smoothing": {"views": 1, "penalty": {"is": "LabelSmoothing", "smoothing": 0.1}, "wrap": None},
         "agr": {"views": 1, "penalty": NONE, "wrap": TENSOR},
@@ -428,7 +431,7 @@ def published(data: str, regularizer: str, noise: bool) -> tuple[Tree, Tree]:
     values |= {"model": MEANT["model"]["resnet18"], "data.augmentation": AUGMENTED, "data.max_train": None}
     values |= {"data.val_fraction": 0.1 if noise else 0.0, "trainer.precision": "32-true", "test_on": "last"}
     values |= {f"data.{key}": MEANT["data"][data][key] for key in ("mean", "std")}
-    values |= {"label_noise": {"is": "Symmetric", "rate": 0.4, "seed": 0} if noise else None}
+    values |= {"label_noise": {"is": "Symmetric", **NOISE} if noise else None}
     values |= {"task": MEANT["task"]["classification"]}
     if regularizer == "gvr_published":
         penalty = {"is": "PublishedGradientVariance", "alpha": 0.01, "subset": 32}
@@ -523,7 +526,7 @@ RECIPES: dict[str, tuple[Tree, Tree]] = {
     "gvr_cifar10_small": ({**SMALL_OPTIONS, "label_noise": "none"}, {**SMALL, "label_noise": None}),
     "gvr_cifar10_small_noise": (
         {**SMALL_OPTIONS, "label_noise": "symmetric"},
-        {**SMALL, "label_noise": {"is": "Symmetric", "rate": 0.4, "seed": 3}},
+        {**SMALL, "label_noise": {"is": "Symmetric", **NOISE, "seed": 3}},
     ),
 }
 

@@ -186,9 +186,11 @@ RULED: dict[str, dict[str, Row]] = {
         **{f"data.augmentation.{name}": NOT_NEGATIVE for name in ("degrees", "brightness", "contrast", "saturation")},
         **{f"data.augmentation.{name}_prob": SHARE for name in ("jitter", "grey", "blur", "erase")},
         "data.augmentation.hue": HALF,
-        "data.augmentation.policy": one_of("trivial", "rand").or_null(),
+        "data.augmentation.policy": one_of("trivial", "rand", "augmix").or_null(),
         "data.augmentation.policy_ops": whole(1),
         "data.augmentation.policy_magnitude": whole(0, 30),
+        "data.augmentation.policy_severity": whole(1, 10),
+        **{f"data.augmentation.{name}": FLAG for name in ("weak_first", "same_crop")},
         "data.augmentation.blur_radius": whole(1),
     },
     "data.val_fraction=0.5": {"early_stopping.patience": whole(1).or_null()},
@@ -237,6 +239,7 @@ RULED: dict[str, dict[str, Row]] = {
     "label_noise=asymmetric logger=wandb model=timm optimizer=adam regularizer=sam scheduler=onecycle": {
         "label_noise.rate": SHARE,
         "label_noise.seed": whole(0, SEEDS),
+        "label_noise.validation": one_of("clean", "noisy"),
         "label_noise.map": SETTINGS.or_null(),
         "logger.project": TEXT,
         "logger.entity": TEXT.or_null(),
@@ -559,7 +562,14 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
         ("task=ddpm model=timm", ["gives images, which timm_network does not"], []),
         ("model=unet_small", ["gives classes, which unet does not", "model=resnet18"], []),
     ],
-    "labels": [("task=ddpm label_noise=pairflip", ["leave label_noise out"], [])],
+    "labels": [
+        ("task=ddpm label_noise=pairflip", ["leave label_noise out"], []),
+        (
+            "label_noise=symmetric label_noise.validation=noisy data.val_fraction=0",
+            ["label_noise.validation=noisy: there are no images validated on"],
+            ["label_noise=symmetric label_noise.validation=noisy", "label_noise=symmetric data.val_fraction=0"],
+        ),
+    ],
     "corruption": [
         (
             "data.corruption=contast",

@@ -199,6 +199,7 @@ METHODS = {
     "ddpm_acprop": [*TINY_DDPM, "extractor=none", "regularizer=agr", "optimizer=acprop", "model.dropout=0.3"],
     "sam": ["regularizer=sam", "scheduler=cosine"],
     "consistency": ["regularizer=consistency", "optimizer=adam", "scheduler=onecycle"],
+    "augmix": ["regularizer=augmix", "augmentation=augmix"],
     "label_smoothing": ["regularizer=label_smoothing", "label_noise=symmetric"],
     "gvr_published": ["regularizer=gvr_published", "model=resnet20", "model.widths=[4,8]", "model.blocks=1"],
 }

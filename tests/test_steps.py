@@ -97,6 +97,7 @@ def built(folder: Path, *overrides: str) -> _Parts:
 # kernels of a step, and of one with label noise, the moving average, clipping and two micro-batches
 SMALL_CNN = {
     "agr": (83, 192),
+    "augmix": (232, 499),
     "consistency": (177, 390),
     "consistency_target": (174, 383),
     "feature_norm": (92, 219),

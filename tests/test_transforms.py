@@ -16,6 +16,7 @@ from torchvision.transforms import v2
 
 from gvr_lightning.data.transforms import kinds
 from gvr_lightning.data.transforms.affine import Rotation
+from gvr_lightning.data.transforms.augmix import AugMix
 from gvr_lightning.data.transforms.box import Erasing, crop_boxes
 from gvr_lightning.data.transforms.colour import ColourJitter, Greyscale
 from gvr_lightning.data.transforms.kinds import Transform, between
@@ -260,6 +261,7 @@ ALL: dict[str, Transform] = {
     "at times blurred": GaussianBlur(0.5, (1, 2), 1),
     "trivial": Policy(trivial_largest),
     "rand": Policy(rand_largest, 3, 20),
+    "augmix": AugMix(5),
 }
 
 
@@ -325,10 +327,11 @@ def test_a_view_with_every_transform_depends_on_its_sample_and_key_alone() -> No
 def test_no_transform_changes_the_draws_of_another() -> None:
     x, index = pictures(), torch.arange(N)
     numbers = [
-        t.number for t in (*(row[0] for row in SAME.values()), Policy(trivial_largest), Erasing(1, SCALE, RATIO))
+        t.number
+        for t in (*(row[0] for row in SAME.values()), Policy(trivial_largest), Erasing(1, SCALE, RATIO), AugMix(1))
     ]
     kinds_of = {type(row[0]).__name__ for row in SAME.values()}
-    assert len(set(numbers)) == len(kinds_of) + 2
+    assert len(set(numbers)) == len(kinds_of) + 3
     u = torch.stack([uniform(hash_key(3, number), torch.arange(20_000), 1)[0] for number in sorted(set(numbers))])
     views = torch.cat([u, uniform(hash_key(4, min(numbers)), torch.arange(20_000), 1)])
     assert torch.corrcoef(views).fill_diagonal_(0).abs().max() < 0.03

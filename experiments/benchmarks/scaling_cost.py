@@ -85,6 +85,7 @@ VARIANTS = {
     "gvr_one_view": Variant(one_view=True),
     "feature_norm": Variant(),
     "consistency_target": Variant(2, 2),
+    "augmix": Variant(3, 3),
     "gce": Variant(),
     "label_smoothing": Variant(),
     "sam": Variant(calls=2),

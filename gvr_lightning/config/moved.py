@@ -21,6 +21,14 @@ LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, wit
         "views_loss": "sum",
     },
     "gvr_lightning.tasks.diffusion.DiffusionTask": {"views_loss": "sum"},
+    **{
+        f"gvr_lightning.data.{name}": {"validation": "clean"}
+        for name in (
+            *("label_noise.Symmetric", "label_noise.SymmetricInclusive", "label_noise.PairFlip"),
+            *("label_noise.Asymmetric", "noise_file.FromFile"),
+        )
+    },
+    "gvr_lightning.data.transforms.recipe.recipe": {"policy_severity": 3, "weak_first": False, "same_crop": False},
     "gvr_lightning.diffusion.noise.Noise": {"scale_betas": False},
     "gvr_lightning.metrics.inception.inception": {"resize": "tensorflow"},
     "gvr_lightning.models.timm_network.timm_network": {"weights": None},

@@ -150,8 +150,11 @@ def network(config: Config) -> str | None:
 def labels(config: Config) -> str | None:
     """Noise in labels that are used."""
     task = get(config, "task")
-    if declared(task, "needs", "classes") == "classes" or get(config, "label_noise") is None:
+    if get(config, "label_noise") is None:
         return None
+    if declared(task, "needs", "classes") == "classes":
+        noisy = get(config, "label_noise.validation") == "noisy" and get(config, "data.val_fraction") == 0
+        return "label_noise.validation=noisy: there are no images validated on (data.val_fraction=0)" if noisy else None
     return f"label_noise: task={declared(task, 'kind')} learns without labels; leave label_noise out"
 
 

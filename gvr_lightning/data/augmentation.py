@@ -27,6 +27,8 @@ class Augmentation:
         cutout_prob: how often.
         transforms: of the bytes, in turn, after crop and flip.
         erasing: of a box, after the normalisation; None for none.
+        weak_first: of several views the first is cropped and flipped, and nothing else.
+        same_crop: all views of an image are cropped and flipped as the first.
     """
 
     draws_here = True  # the numbers of the samples may be on the CPU: the draws are made there, and sent by one copy
@@ -39,9 +41,11 @@ class Augmentation:
         cutout_prob: float = 0.5,
         transforms: Sequence[Transform] = (),
         erasing: Erasing | None = None,
+        weak_first: bool = False,
+        same_crop: bool = False,
     ) -> None:
         self.padding, self.flip, self.cutout, self.cutout_prob = padding, flip, cutout, cutout_prob
-        self.transforms, self.erasing = transforms, erasing
+        self.transforms, self.erasing, self.weak_first, self.same_crop = transforms, erasing, weak_first, same_crop
         self._kept: dict[object, tuple[Tensors, Tensors]] = {}  # what is the same in every batch
 
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
@@ -59,19 +63,27 @@ class Augmentation:
         """
         H, W = images.shape[2:]
         u = uniform(_column(keys, index), index, 6)  # (6, V, B)
+        crops = [keys[0]] * len(keys) if self.same_crop else keys
+        if self.same_crop:
+            u[:3] = u[:3, :1].clone()
+        weak = 1 if self.weak_first and len(keys) > 1 else 0
         draws = upload(torch.stack([*self._corners(u[:3], W), *self._holes(u[3:], H, W)]), images.device)
         bytes_ = self._crop_and_flip(images, draws[:2])  # as long as possible: a quarter of the traffic
         for transform in self.transforms:
-            own = _draws(transform, keys, index, images.device)
-            bytes_ = transform(bytes_.flatten(0, 1), own).view_as(bytes_)
+            at, of = (0, crops) if getattr(transform, "crops", False) else (weak, keys[weak:])
+            own = _draws(transform, of, index, images.device)
+            before = _from(bytes_, at)
+            after = transform(before.flatten(0, 1), own).view_as(before)
+            bytes_ = torch.cat([bytes_[:at], after]) if at else after
         views = bytes_.float()
         scale, shift = self._once("moments", (mean, std), _scale_and_shift)
         views.mul_(scale).add_(shift)
+        strong = _from(views, weak)
         if self.cutout:
-            views.mul_(self._outside(draws[2:], H, W).unsqueeze(2))
+            strong.mul_(self._outside(draws[2:, weak:] if weak else draws[2:], H, W).unsqueeze(2))
         if self.erasing is not None:
-            outside = self.erasing.outside(_draws(self.erasing, keys, index, images.device), (H, W))
-            views.mul_(outside.view(*views.shape[:2], *outside.shape[1:]))
+            outside = self.erasing.outside(_draws(self.erasing, keys[weak:], index, images.device), (H, W))
+            strong.mul_(outside.view(*strong.shape[:2], *outside.shape[1:]))
         return list(views.unbind(0))
 
     def _corners(self, u: Tensor, W: int) -> list[Tensor]:
@@ -156,6 +168,11 @@ def _draws(transform: Transform | Erasing, keys: Sequence[int], index: Tensor, d
     """Its own uniform numbers (draws, V * B), whatever other transforms there are."""
     own = [hash_key(key, transform.number) for key in keys]
     return upload(uniform(_column(own, index), index, transform.draws).flatten(1), device)
+
+
+def _from(views: Tensor, first: int) -> Tensor:
+    """All views from one on."""
+    return views[first:] if first else views
 
 
 def _column(numbers: Sequence[int], index: Tensor) -> Tensor:

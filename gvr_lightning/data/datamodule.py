@@ -16,7 +16,7 @@ from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.corruptions.corrupt import corrupted
 from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
-from gvr_lightning.data.mislabelling import Mislabelling, mislabelled
+from gvr_lightning.data.mislabelling import Mislabelling, mislabelled, mislabelled_validation
 from gvr_lightning.data.mixing import Mixing, mixed
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
@@ -103,6 +103,10 @@ class ViewsDataModule(LightningDataModule):
         if self.label_noise is not None:
             self._true_targets = train.targets
             self.splits, self.noise_record = mislabelled(self.splits, self.train_index, self.label_noise)
+            if self.label_noise.validation == "noisy" and len(self.val_index):
+                further = (self.val_index, self.label_noise, self.validates_own)
+                self.splits, record = mislabelled_validation(self.splits, *further)
+                self.noise_record |= record
         mean, std = self._mean_std
         channels = train.images.shape[1]
         moments = ((), ()) if mean and std else channel_moments(train.images, self.train_index)

@@ -1,8 +1,8 @@
 """Label noise that is drawn: labels that are wrong on purpose. Imports torch only.
 
 Drawn once from the true labels of the samples that are trained on, by a seed of its own: the same for every seed of the
-run, on every process and after a resume. Validation and test labels stay as they are. With one seed, the samples that
-are mislabelled at 20% are among those at 40%.
+run, on every process and after a resume. Test labels stay as they are, and those of validation, if nothing else is
+said. With one seed, the samples that are mislabelled at 20% are among those at 40%.
 """
 
 from abc import abstractmethod
@@ -18,6 +18,7 @@ from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, permutation, uniform
 
 WHICH, WHAT = 101, 102  # what a random number is for: which samples, and what label
+VALIDATION = 1  # of those that are held out
 
 
 class LabelNoise(Mislabelling):
@@ -26,15 +27,16 @@ class LabelNoise(Mislabelling):
     Args:
         rate: share of the samples, in [0, 1].
         seed: of the noise alone.
+        validation: "clean", or "noisy": the held-out labels are wrong at the same rate, by draws of their own.
 
     Raises:
         UserError: for a rate out of range.
     """
 
-    def __init__(self, rate: float = 0.4, seed: int = 0) -> None:
+    def __init__(self, rate: float = 0.4, seed: int = 0, validation: str = "clean") -> None:
         if not 0 <= rate <= 1:
             raise UserError(f"label_noise.rate={rate}: a number in [0, 1]")
-        self.rate, self.seed = rate, seed
+        self.rate, self.seed, self.validation = rate, seed, validation
 
     def __call__(self, targets: Tensor, index: Tensor, classes: Sequence[str]) -> Tensor:
         """Noisy labels, int64 (n,).
@@ -47,11 +49,19 @@ class LabelNoise(Mislabelling):
         Raises:
             UserError: for a single class, or a map that does not fit the classes.
         """
+        return self._drawn(targets, index, classes, self.seed)
+
+    def of_validation(self, targets: Tensor, index: Tensor, classes: Sequence[str], own: bool) -> Tensor:
+        """Likewise, by draws of their own."""
+        return self._drawn(targets, index, classes, self.seed, VALIDATION)
+
+    def _drawn(self, targets: Tensor, index: Tensor, classes: Sequence[str], *of: int) -> Tensor:
+        """By numbers of these coordinates."""
         if len(classes) < 2:
             raise UserError("label_noise: a data set of one class has no wrong labels; leave label_noise out")
         may = self.changeable(targets, classes).nonzero().flatten()
-        rows = may[permutation(hash_key(WHICH, self.seed), len(may))[: round(self.rate * len(may))]]
-        drawn = uniform(hash_key(WHAT, self.seed), index[rows], 1)[0].double()
+        rows = may[permutation(hash_key(WHICH, *of), len(may))[: round(self.rate * len(may))]]
+        drawn = uniform(hash_key(WHAT, *of), index[rows], 1)[0].double()
         noisy = targets.clone()
         noisy[rows] = self.change(targets[rows], drawn, classes)
         return noisy
@@ -107,12 +117,19 @@ class Asymmetric(LabelNoise):
         seed: of the noise alone.
         map: class -> the class it is mistaken for, by names or numbers; others keep their labels. None: the usual
             pairs of CIFAR-10; on CIFAR-100 the next class within the superclass.
+        validation: as above.
     """
 
     kind = "asymmetric"
 
-    def __init__(self, rate: float = 0.4, seed: int = 0, map: Mapping[str | int, str | int] | None = None) -> None:
-        super().__init__(rate, seed)
+    def __init__(
+        self,
+        rate: float = 0.4,
+        seed: int = 0,
+        map: Mapping[str | int, str | int] | None = None,
+        validation: str = "clean",
+    ) -> None:
+        super().__init__(rate, seed, validation)
         self.map = map
 
     def changeable(self, targets: Tensor, classes: Sequence[str]) -> Tensor:

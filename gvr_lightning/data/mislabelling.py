@@ -1,4 +1,4 @@
-"""Other labels for the samples that are trained on, and what is recorded of them. Validation and test keep theirs."""
+"""Other labels for the samples that are trained on, perhaps for those validated on, and what is recorded of them."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -12,9 +12,10 @@ from gvr_lightning.data.image_set import ImageSet, Splits
 
 
 class Mislabelling(ABC):
-    """Gives samples labels of which some are wrong."""
+    """Gives samples labels of which some are wrong. Test labels stay as they are."""
 
     kind: str  # its name in summary.json
+    validation: str = "clean"  # "noisy": the held-out labels are wrong likewise
 
     @abstractmethod
     def __call__(self, targets: Tensor, index: Tensor, classes: Sequence[str]) -> Tensor:
@@ -26,6 +27,10 @@ class Mislabelling(ABC):
             classes: the names of all C classes.
         """
 
+    def of_validation(self, targets: Tensor, index: Tensor, classes: Sequence[str], own: bool) -> Tensor:
+        """Likewise of the samples validated on; ``own``: they are a part of the data set's, with its own numbers."""
+        return self(targets, index, classes)
+
     @abstractmethod
     def told(self) -> dict[str, Any]:
         """What was asked for, for summary.json."""
@@ -35,15 +40,7 @@ class Mislabelling(ABC):
 
     def record(self, true: Tensor, noisy: Tensor) -> dict[str, Any]:
         """What it did, for summary.json: what was asked for, what came of it, and a hash of the noisy labels."""
-        wrong = int((noisy != true).sum())
-        return {
-            "kind": self.kind,
-            **self.told(),
-            "wrong": wrong,
-            "of": len(true),
-            "actual_rate": wrong / len(true),
-            "hash": hashlib.sha256(noisy.numpy().tobytes()).hexdigest(),
-        }
+        return {"kind": self.kind, **self.told(), **_counted(true, noisy)}
 
 
 def mislabelled(splits: Splits, index: Tensor, noise: Mislabelling) -> tuple[Splits, dict[str, Any]]:
@@ -52,6 +49,31 @@ def mislabelled(splits: Splits, index: Tensor, noise: Mislabelling) -> tuple[Spl
     true, classes = train.targets[index], splits.usual_names or splits.classes
     noise.require(train.targets, classes)
     noisy = noise(true, index, classes)
-    targets = train.targets.clone()
-    targets[index] = noisy
-    return replace(splits, train=ImageSet(train.images, targets)), noise.record(true, noisy)
+    return replace(splits, train=_with(train, index, noisy)), noise.record(true, noisy)
+
+
+def mislabelled_validation(
+    splits: Splits, index: Tensor, noise: Mislabelling, own: bool
+) -> tuple[Splits, dict[str, Any]]:
+    """Likewise for those validated on: of the set's ``own`` part, or held out of the training images."""
+    part = splits.val if own and splits.val is not None else splits.train
+    true = part.targets[index]
+    noisy = noise.of_validation(true, index, splits.usual_names or splits.classes, own)
+    changed = _with(part, index, noisy)
+    return replace(splits, **{"val" if own else "train": changed}), {"validation": _counted(true, noisy)}
+
+
+def _with(part: ImageSet, index: Tensor, labels: Tensor) -> ImageSet:
+    targets = part.targets.clone()
+    targets[index] = labels
+    return ImageSet(part.images, targets)
+
+
+def _counted(true: Tensor, noisy: Tensor) -> dict[str, Any]:
+    wrong = int((noisy != true).sum())
+    return {
+        "wrong": wrong,
+        "of": len(true),
+        "actual_rate": wrong / len(true),
+        "hash": hashlib.sha256(noisy.numpy().tobytes()).hexdigest(),
+    }

@@ -18,6 +18,7 @@ class FromFile(Mislabelling):
     Args:
         path: of a .pt, .npy or .csv file.
         labels: which of its several columns; None: the only one beside the true labels, which are called clean_label.
+        validation: "clean", or "noisy": the labels of held-out training images are the file's, too.
 
     Raises:
         UserError: for a file that cannot be read or has no such labels.
@@ -25,7 +26,8 @@ class FromFile(Mislabelling):
 
     kind = "file"
 
-    def __init__(self, path: str | Path, labels: str | None = None) -> None:
+    def __init__(self, path: str | Path, labels: str | None = None, validation: str = "clean") -> None:
+        self.validation = validation
         self.path = Path(path).expanduser().absolute()
         self.columns = read_labels(self.path)
         noisy = [name for name in self.columns if name != TRUE]
@@ -41,6 +43,17 @@ class FromFile(Mislabelling):
     def __call__(self, targets: Tensor, index: Tensor, classes: Sequence[str]) -> Tensor:
         """The file's labels of these samples."""
         return self._numbers(self.labels, classes)[index]
+
+    def of_validation(self, targets: Tensor, index: Tensor, classes: Sequence[str], own: bool) -> Tensor:
+        """Likewise, of training images that are held out.
+
+        Raises:
+            UserError: where the data set has a validation part of its own, which the file has no labels of.
+        """
+        if own:
+            known = "the file has labels of the training images, and the data set has a validation part of its own"
+            raise UserError(f"label_noise.validation=noisy: {known}; leave it out")
+        return self(targets, index, classes)
 
     def told(self) -> dict[str, Any]:
         """The file's name, wherever it lies, and its column."""

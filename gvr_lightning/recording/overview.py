@@ -20,6 +20,9 @@ def print_overview(model: nn.Module, data: ViewsDataModule) -> None:
     if noise := data.noise_record:
         words = f"{noise['kind']}, {noise['wrong']:,} of {noise['of']:,} training labels are wrong"
         console.print(f"label noise: {words} ({noise['actual_rate']:.2%})", highlight=False)
+        if part := noise.get("validation"):
+            said = f"label noise: {part['wrong']:,} of {part['of']:,} validation labels are wrong, too"
+            console.print(said, highlight=False)
     table = Table("part", "layers", "parameters", "trainable")
     for name in ("backbone.early", "backbone.last_stage", "head", ""):
         module = model.get_submodule(name)

@@ -27,6 +27,9 @@ def warnings(comparison: Comparison) -> list[str]:
         runs = setting.runs
         where = f" ({setting.label})" if setting.label else ""
         found += [f"{text}{where}." for text in [*_differences(runs), *_seeds(setting)]]
+    if any((run.summary.get("label_noise") or {}).get("validation") for run in comparison.runs):
+        found.append("Label noise is in the validation labels, too: validation figures, the best checkpoint and the"
+                     " temperature go by labels of which some are wrong. Test labels are as they are.")  # fmt: skip
     dirty, of = sum(bool((run.summary.get("git") or {}).get("dirty")) for run in comparison.runs), len(comparison.runs)
     if dirty:
         found.append(f"{dirty} of {of} {comparison.task} runs: the code had changes that were not committed.")

@@ -86,7 +86,7 @@ class ClassificationTask(BaseTask):
         Of mixed samples, the label with the larger share counts.
         """
         loss = replace(loss, targets=[y.argmax(1) if y.is_floating_point() else y for y in loss.targets])
-        return label_figures(loss, batch.true, agreement=len(batch.views) > 1)
+        return label_figures(loss, batch.true, agreement=1 < len(loss.logits) == len(batch.views))
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         """Accuracy on the rightly and on the wrongly labelled samples apart, where there is label noise.

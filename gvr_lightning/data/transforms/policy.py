@@ -45,13 +45,17 @@ class Policy:
     Args:
         largest: what each operation's largest magnitude is.
         count: of the operations.
-        magnitude: 0 to 30; None: drawn.
+        magnitude: 0 to ``bins``; None: drawn.
+        bins: what the largest magnitude is divided into.
+        bits: lowest ones that Posterize takes away, whatever its magnitude.
     """
 
     number = 3
 
-    def __init__(self, largest: Largest, count: int = 1, magnitude: int | None = None) -> None:
-        self.largest, self.count, self.magnitude = largest, count, magnitude
+    def __init__(
+        self, largest: Largest, count: int = 1, magnitude: int | None = None, bins: int = BINS, bits: int = 0
+    ) -> None:
+        self.largest, self.count, self.magnitude, self.bins, self.bits = largest, count, magnitude, bins, bits
         self.draws = 3 * count
 
     def __call__(self, images: Tensor, u: Tensor) -> Tensor:
@@ -59,16 +63,16 @@ class Policy:
         require_colours(images)
         for draw in u.split(3):
             kind, sign = below(draw[0], len(OPERATIONS)), torch.where(draw[2] < 0.5, 1.0, -1.0)
-            drawn = below(draw[1], BINS + 1)
+            drawn = below(draw[1], self.bins + 1)
             bin_ = drawn if self.magnitude is None else torch.full_like(drawn, self.magnitude)
             images = self.operated(images, kind, bin_, sign)
         return images
 
     def operated(self, images: Tensor, kind: Tensor, bin_: Tensor, sign: Tensor) -> Tensor:
-        """Each image by its operation (N,), magnitude (N,) of 0..30, and sign (N,) of 1 or -1."""
+        """Each image by its operation (N,), magnitude (N,) of 0..bins, and sign (N,) of 1 or -1."""
         size = images.shape[2:]
         drawn = {name: kind == number for number, name in enumerate(OPERATIONS)}
-        share = {name: torch.where(drawn[name], bin_ * (self.largest(name, *size) / BINS), 0.0) for name in drawn}
+        share = {name: torch.where(drawn[name], bin_ * (self.largest(name, *size) / self.bins), 0.0) for name in drawn}
         turn = rotated(share["Rotate"] * sign)
         shift_x, shift_y = (-(share[name].floor() * sign) for name in ("TranslateX", "TranslateY"))
         xy, yx = turn.xy + share["ShearX"] * sign, turn.yx + share["ShearY"] * sign
@@ -76,8 +80,9 @@ class Policy:
         images = changed(images, _any(drawn, MOVES), lambda those, *by: moved(those, Affine(*by)), *by)
         factor = 1 + torch.stack([share[name] for name in BLENDS]).sum(0) * sign
         images = changed(images, _any(drawn, BLENDS), _blended, kind, factor)
-        images = changed(images, drawn["Posterize"], posterized, share["Posterize"].round())
-        images = changed(images, drawn["Solarize"], solarized, 255 - bin_ * (255 / BINS))
+        lowest = share["Posterize"].round()
+        images = changed(images, drawn["Posterize"], posterized, lowest + self.bits if self.bits else lowest)
+        images = changed(images, drawn["Solarize"], solarized, 255 - bin_ * (255 / self.bins))
         images = changed(images, drawn["AutoContrast"], autocontrasted)
         return changed(images, drawn["Equalize"], equalized)
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from gvr_lightning.data.augmentation import Augmentation
 from gvr_lightning.data.transforms.affine import Rotation
+from gvr_lightning.data.transforms.augmix import AugMix
 from gvr_lightning.data.transforms.box import Erasing
 from gvr_lightning.data.transforms.colour import ColourJitter, Greyscale
 from gvr_lightning.data.transforms.kinds import Transform
@@ -22,6 +23,7 @@ def recipe(
     policy: str | None = None,
     policy_ops: int = 2,
     policy_magnitude: int = 9,
+    policy_severity: int = 3,
     brightness: float = 0.0,
     contrast: float = 0.0,
     saturation: float = 0.0,
@@ -34,9 +36,15 @@ def recipe(
     erase_prob: float = 0.0,
     erase_scale: Sequence[float] = (0.02, 0.33),
     erase_ratio: Sequence[float] = (0.3, 3.3),
+    weak_first: bool = False,
+    same_crop: bool = False,
 ) -> Augmentation:
     """Those of the transforms that do something, in the order of the arguments; Cutout and erasing come last."""
-    policies = {"trivial": Policy(trivial_largest), "rand": Policy(rand_largest, policy_ops, policy_magnitude)}
+    policies: dict[str, Transform] = {
+        "trivial": Policy(trivial_largest),
+        "rand": Policy(rand_largest, policy_ops, policy_magnitude),
+        "augmix": AugMix(policy_severity),
+    }
     wanted: dict[Transform, object] = {
         ResizedCrop(crop_scale or (1, 1), crop_ratio): crop_scale,
         Rotation(degrees): degrees,
@@ -47,4 +55,4 @@ def recipe(
     }
     transforms = [transform for transform, does in wanted.items() if does]
     erasing = Erasing(erase_prob, erase_scale, erase_ratio) if erase_prob else None
-    return Augmentation(padding, flip, cutout, cutout_prob, transforms, erasing)
+    return Augmentation(padding, flip, cutout, cutout_prob, transforms, erasing, weak_first, same_crop)

@@ -28,7 +28,7 @@ class ResizedCrop:
         ratio: least and most width by height.
     """
 
-    number, draws = 1, DRAWS
+    number, draws, crops = 1, DRAWS, True
 
     def __init__(self, scale: Sequence[float], ratio: Sequence[float]) -> None:
         self.scale, self.ratio = scale, ratio
