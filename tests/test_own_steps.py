@@ -7,13 +7,15 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
 from diffusers.utils.torch_utils import randn_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from gvr_lightning.diffusion import generators
 from gvr_lightning.diffusion.ddim import DDIM
 from gvr_lightning.diffusion.ddpm import DDPM
 from gvr_lightning.diffusion.generators import Generators
-from gvr_lightning.diffusion.sampler import Sampler
+from gvr_lightning.diffusion.sampler import Sampler, draw
+from gvr_lightning.models.unet import unet
+from gvr_lightning.optim.ema import MovingAverage
 
 KINDS = ("epsilon", "v_prediction", "sample")
 OPTIONS: dict[str, list[dict[str, Any]]] = {
@@ -87,3 +89,32 @@ def test_no_more_numbers_are_drawn_at_once_than_fit(monkeypatch: pytest.MonkeyPa
         assert ours.normal(torch.zeros(4, 1, 8, 8)).shape == (4, 1, 8, 8)
     assert drawn == [5, 5, 2]
     assert Generators([], 3).normal(torch.zeros(0, 1, 8, 8)).shape == (0, 1, 8, 8)
+
+
+class Plain(nn.Module):
+    """Notes the sizes of its batches."""
+
+    def __init__(self, is_compiled: bool) -> None:
+        super().__init__()
+        self.weight, self.is_compiled, self.sizes = nn.Parameter(torch.ones(1, 1, 1, 1)), is_compiled, set[int]()
+
+    def forward(self, view: tuple[Tensor, Tensor]) -> Tensor:
+        self.sizes.add(len(view[0]))
+        return torch.tanh(view[0] + view[1].view(-1, 1, 1, 1) / 100)
+
+
+def test_a_compiled_network_sees_one_shape_and_draws_the_same_images() -> None:
+    sampler, networks = Sampler(DDPM(num_train_timesteps=20), 5), [Plain(False), Plain(True)]
+    found = [torch.cat(list(draw(sampler, network, (1, 4, 4), 7, 3, batch_size=3))) for network in networks]
+    assert len(found[0]) == 7 and torch.equal(*found)
+    assert [network.sizes for network in networks] == [{3, 1}, {3}]
+    assert len(next(iter(draw(sampler, networks[1], (1, 4, 4), 2)))) == 2 and networks[1].sizes == {3, 2}
+
+
+def test_the_average_of_a_compiled_network_is_compiled() -> None:
+    """What is validated, tested and drawn with; torch leaves the compiled call out of a copy."""
+    network = unet((1, 8, 8), 0, widths=[4, 4], blocks=1, attention=[False, False], groups=2)
+    assert not network.is_compiled and not MovingAverage(network, 0.9).module.is_compiled
+    network.compile_backbone()
+    average = MovingAverage(network, 0.9).module
+    assert network.is_compiled and average.is_compiled and average.state_dict().keys() == network.state_dict().keys()

@@ -71,12 +71,14 @@ def whole(repeats: int) -> None:
 
 
 def sampling(repeats: int) -> None:
-    """DDIM over diffusers' own pipeline."""
+    """DDIM and DDPM over diffusers' own pipelines."""
     shape, settings = MODELS["cifar"]
     network = unet(shape, 10, blocks=1, groups=8, **settings)
-    jobs = drawings(network, shape, argparse.Namespace(batch=16, steps=10, compile=False))
-    print("\ndrawing 16 images 3x32x32 in 10 DDIM steps")
-    report(interleave(jobs, repeats), dict.fromkeys([*jobs][1:], "diffusers"))
+    for sampler in ("ddim", "ddpm"):
+        options = argparse.Namespace(sampler=sampler, batch=16, steps=10, compile=False, bf16=False)
+        jobs = drawings(network, shape, options)
+        print(f"\ndrawing 16 images 3x32x32 in 10 steps of {sampler}")
+        report(interleave(jobs, repeats), dict.fromkeys([*jobs][1:], "diffusers"))
 
 
 PARTS = {"loop": loop, "agr": agr, "step": step, "whole": whole, "sampling": sampling}

@@ -1,5 +1,6 @@
 """The handwritten digits that come with scikit-learn: real data without a download."""
 
+from functools import cache
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ class Digits:
         return Splits(train, test, tuple(str(digit) for digit in range(10)), content_hash(train, test))
 
 
+@cache  # several runs in one process
 def _lines() -> NDArray[Any]:
     """What scikit-learn's own function reads, without its 600 modules, which take as long to load as torch."""
     path = Path(str(distribution("scikit-learn").locate_file(FILE)))

@@ -109,13 +109,16 @@ def draw(
     rank, processes = rank_and_size()
     device = next(network.parameters()).device
     training = network.training
+    # a compiled network is one for a shape: it gets the last batch filled up with image 0
+    rows = -(-min(batch_size, number) // processes) if getattr(network, "is_compiled", False) else 0
     network.eval()
     try:
         for index in torch.arange(number).split(batch_size):
             shards = [balanced_shard(len(index), r, processes) for r in range(processes)]
             mine = index[shards[rank].start : shards[rank].stop]
+            given = torch.cat([mine, mine.new_zeros(max(0, rows - len(mine)))])
             with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
-                images = to_bytes(sampler(network, shape, mine, seed))
+                images = to_bytes(sampler(network, shape, given, seed))[: len(mine)]
             yield images if processes == 1 else gather_rows(images, [s.row_count.rows for s in shards])
     finally:
         network.train(training)

@@ -54,7 +54,6 @@ class Scores:
 
     def update(self, images: Tensor) -> None:
         """Add generated images, uint8 (N, C, H, W), on any device; of several processes every one adds the same."""
-        images = images.cpu()
         if self._waiting is not None:
             images = torch.cat([self._waiting, images])
         whole = len(images) // BLOCK * BLOCK

@@ -31,6 +31,11 @@ class SplitNetwork(nn.Module):
         logits: Tensor = self.head(self.backbone(x))
         return logits
 
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the backbone is; a copy is not."""
+        return all(part._compiled_call_impl is not None for part in self.backbone)
+
     def compile_backbone(self, **options: Any) -> None:
         """Compile the two parts of the backbone in place; the state dict's keys stay as they are.
 

@@ -24,6 +24,8 @@ class MovingAverage(AveragedModel):
     def __init__(self, model: nn.Module, decay: float, warmup: bool = False) -> None:
         super().__init__(model)
         self.requires_grad_(False)
+        if getattr(model, "is_compiled", False):
+            self.module.compile_backbone()  # type: ignore[operator]  # which a copy has lost
         self.decay, self.warmup = decay, warmup
         self._updates: int | None = None  # what n_averaged says, once it has been read
 
