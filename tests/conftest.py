@@ -89,6 +89,14 @@ def plain_layout() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def no_disk_is_waited_for() -> Iterator[None]:
+    """What a power cut would lose is nothing that a test could see."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def files_are_parsed_once() -> Iterator[None]:
     """Hydra parses the files of conf/ anew for each of the suite's thousands of compositions."""
     load, kept = OmegaConf.load, {}

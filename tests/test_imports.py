@@ -68,6 +68,20 @@ def test_the_report_and_the_check_need_neither_torch_nor_the_training_code() -> 
             assert all(within(other, TORCH_FREE) for other in ours(imported(path))), name
 
 
+def test_what_starts_processes_does_not_load_what_they_load() -> None:
+    """Through all that is imported at a file's top: the processes come the sooner."""
+    paths = {name.removesuffix(".__init__"): path for path, name in FILES.items()}
+    todo, seen = ["app.job"], set()
+    while todo:
+        name = todo.pop()
+        if name in paths and name not in seen:
+            seen.add(name)
+            others = imported(paths[name], top_level_only=True)
+            assert not {other.split(".")[0] for other in others} & {"lightning", "torchmetrics"}, name
+            todo += ours(others)
+    assert {"distributed.launch", "app.taken", "recording.summary"} <= seen
+
+
 def test_the_public_names_need_neither_lightning_nor_hydra() -> None:
     code = (
         "import sys, gvr_lightning;"

@@ -248,7 +248,12 @@ def test_a_run_that_torchrun_started_is_watched_as_its_configuration_says(
     def leave(status: int) -> None:
         raise SystemExit(status)
 
-    stand_ins = {"join": lambda *_: None, "broadcast": str, "run": lambda *_: told.append("run"), "neighbours": watched}
+    stand_ins = {
+        "join": lambda *_: None,
+        "broadcast": str,
+        "_here": lambda *_: told.append("run"),
+        "neighbours": watched,
+    }
     for name, stand_in in stand_ins.items():
         monkeypatch.setattr(job, name, stand_in)
     monkeypatch.setattr(os, "_exit", leave)

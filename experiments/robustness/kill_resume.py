@@ -4,6 +4,7 @@
     python experiments/robustness/kill_resume.py --kills 50 --run generation
     python experiments/robustness/kill_resume.py --kills 40 --processes 2      # the parent, one of them, or all at once
     python experiments/robustness/kill_resume.py --kills 40 --by signal        # Ctrl-C or SIGTERM, once or twice
+    python experiments/robustness/kill_resume.py --kills 40 checkpoint.in_background=true checkpoint.every_n_epochs=4
 
 Every start is ``python train.py ... resume=auto hydra.run.dir=<folder>``, as a job queue would do it. Equal must be all
 of the last checkpoint (weights, average, optimizer, schedule, counters), and metrics.csv row by row except for the
@@ -179,6 +180,7 @@ def check(holds: bool, complaint: str) -> None:
 def main() -> None:
     """Run, kill, compare, tell."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("overrides", nargs="*", help="further ones of every start")
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--run", choices=RUNS, default="classification")
     parser.add_argument("--processes", type=int, default=1)
@@ -186,7 +188,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    command = ["trainer=cpu", f"trainer.devices={arguments.processes}", *RUNS[arguments.run]]
+    command = ["trainer=cpu", f"trainer.devices={arguments.processes}", *RUNS[arguments.run], *arguments.overrides]
     with tempfile.TemporaryDirectory() as scratch:
         reference, folder = Path(scratch) / "undisturbed", Path(scratch) / "killed"
         began = time.monotonic()
