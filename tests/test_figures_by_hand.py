@@ -177,6 +177,7 @@ def test_the_penalty_is_the_batches_mean_by_their_samples_and_its_share_that_of_
         losses = np.mean([cross_entropy(table.logits(table.trained, v), table.told[table.trained]) for v in range(2)])
         assert row["train/penalty"] == near(penalty) and penalty > 0.01
         assert row["train/penalty_share"] == near(ALPHA * penalty / (2 * losses + ALPHA * penalty))
+        assert row["train/total"] == near(2 * losses + ALPHA * penalty)
         assert row["train/loss"] == near(losses)  # without it
 
 
@@ -364,7 +365,7 @@ def test_an_update_that_is_skipped_is_in_no_figure(tmp_path: Path) -> None:
         assert row["train/skipped"] == epoch + 1
 
 
-TRAINED = {"step", "epoch", "lr", "train/loss", "train/penalty", "train/penalty_share", "train/acc"}
+TRAINED = {"step", "epoch", "lr", "train/loss", "train/penalty", "train/penalty_share", "train/total", "train/acc"}
 VALIDATED = {"val/acc", "val/top5", "val/ece", "val/loss"}
 
 

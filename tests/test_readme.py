@@ -1,5 +1,6 @@
 """What the README shows runs as it stands there; its commands are checked in test_docs.py."""
 
+import csv
 import statistics
 from pathlib import Path
 from runpy import run_path
@@ -48,6 +49,27 @@ def test_its_figures_are_the_study_s() -> None:
             half = 2.7764451 * sd / 5**0.5  # Student's t of 4 degrees of freedom
             assert len(values) == 5
             assert cell.replace("*", "") == f"{mean:.1f} ({mean - half:.1f}, {mean + half:.1f})", name
+
+
+def test_the_study_s_calibration_is_that_of_its_runs() -> None:
+    with (STUDY / "report" / "runs.csv").open(newline="") as file:
+        runs = [row for row in csv.DictReader(file) if row["averaged"] == "True"]
+    page = (STUDY / "README.md").read_text()
+    table = page[page.index("| | clean labels | 40% noise |") :]
+    for name in ("gvr", "gvr_per_sample", "gvr_published", "consistency"):
+        told = next(line for line in table.splitlines() if line.strip().startswith(f"| `{name}` |"))
+        for cell, noise in zip(told.split(" | ")[2:], ("label_noise=none", "label_noise=symmetric"), strict=True):
+            here = [row for row in runs if row["setting"] == noise]
+            own = {row["seed"]: row for row in here if row["configuration"].startswith(f"{name},")}
+            control = [row for row in here if row["configuration"].startswith("two_view")]
+            found = [
+                100 * (float(own[row["seed"]]["test/ece"]) - float(row["test/ece"]))
+                for row in control
+                if row["optimizer.lr"] == own["0"]["optimizer.lr"]
+            ]
+            mean, half = statistics.mean(found), 2.7764451 * statistics.stdev(found) / 5**0.5
+            assert len(found) == 5
+            assert cell.strip(" |") == f"{mean:+.2f} ({mean - half:+.2f}, {mean + half:+.2f})", name
 
 
 def test_every_regularizer_is_in_the_table() -> None:

@@ -376,6 +376,29 @@ def test_both_formats_of_published_figures(tmp_path: Path) -> None:
     assert (adam.epochs, adam.values, agr.values) == ((10, 400), (3.76, 7.73), (4.38,))
 
 
+def test_every_published_column_is_its_own_metric(tmp_path: Path) -> None:
+    """As the logs of GVR's code give them; what this project has no like of, such as train_acc, is left out."""
+    heading = "method,epoch,train_loss,train_acc,test_loss,test_acc,gvr_penalty,step_seconds,lr_next"
+    rows = ["gvr,0,8.25,7.5,3.5,10,1.5,0.07,0.05", "gvr,1,7.5,15,3.25,20,0.5,0.07,0.05", "sgd,0,4,8,3,12,,0.03,0.05"]
+    (tmp_path / "a.csv").write_text("\n".join([heading, *rows, ""]))
+    found = {
+        (curve.label, curve.metric): (curve.epochs, curve.values) for curve in read_published([tmp_path / "a.csv"])
+    }
+    assert found == {
+        ("gvr", "test/acc"): ((1, 2), (0.1, 0.2)),
+        ("gvr", "test/loss"): ((1, 2), (3.5, 3.25)),
+        ("gvr", "train/total"): ((1, 2), (8.25, 7.5)),
+        ("gvr", "train/penalty"): ((1, 2), (1.5, 0.5)),
+        ("sgd", "test/acc"): ((1,), (0.12,)),
+        ("sgd", "test/loss"): ((1,), (3.0,)),
+        ("sgd", "train/total"): ((1,), (4.0,)),
+    }
+    (tmp_path / "b.csv").write_text("method,epoch,penalty\ngvr,0,2.5\n")
+    (curve,) = read_published([tmp_path / "b.csv"])
+    assert (curve.metric, curve.values) == ("train/penalty", (2.5,))
+    assert len(not_drawn(read_published([tmp_path / "a.csv"]), ["ddpm"])) == 2, "a line a method"
+
+
 @pytest.mark.parametrize(
     ("name", "first", "metric"),
     [

@@ -757,6 +757,26 @@ def test_a_classification_s_figures(tmp_path: Path, drawn: list[Drawing]) -> Non
     assert found["p_penalty_by_epoch"]["gvr"].get_color() == BLUE  # a method's own in every figure
 
 
+def test_published_losses_and_penalties_are_on_their_own_axes_alone(tmp_path: Path, drawn: list[Drawing]) -> None:
+    rows = {
+        "none": by_epoch(val__acc=[0.25, 0.5], train__penalty=[0.0, 0.0], train__total=[2.0, 1.0], train__loss=[2, 1]),
+        "gvr": by_epoch(val__acc=[0.5, 0.75], train__penalty=[4.0, 2.0], train__total=[4.0, 2.5], test__loss=[3, 2]),
+    }
+    names = ("test/acc", "test/loss", "train/total", "train/penalty")
+    published = [Published(f"of {name}", name, (1, 2), (0.25, 0.125)) for name in names]
+    figures = draw_all(tmp_path, "classification", rows, published)
+    found = {f.file.stem: list(look_up(drawing)[1]) for f, drawing in zip(figures, drawn, strict=True)}
+    dashed = {name: [label.replace("\n", " ") for label in labels if "of" in label] for name, labels in found.items()}
+    assert {name: labels for name, labels in dashed.items() if labels} == {
+        "p_val_acc_by_epoch": ["published, of test/acc"],
+        "p_penalty_by_epoch": ["published, of train/penalty"],
+        "p_total_by_epoch": ["published, of train/total"],
+        "p_test_loss_by_epoch": ["published, of test/loss"],
+    }
+    without = draw_all(tmp_path, "classification", rows)
+    assert not {"p_total_by_epoch.png", "p_test_loss_by_epoch.png"} & {figure.file.name for figure in without}
+
+
 def test_a_diffusion_model_s_figures(tmp_path: Path, drawn: list[Drawing]) -> None:
     rows = {
         "none": by_epoch(val__loss=[0.5, 0.25], fid=[9.0, 8.0], is__mean=[1.0, 2.0]),

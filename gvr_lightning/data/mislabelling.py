@@ -60,8 +60,8 @@ def mislabelled_validation(
     true = part.targets[index]
     noisy = noise.of_validation(true, index, splits.usual_names or splits.classes, own)
     changed = _with(part, index, noisy)
-    splits = replace(splits, val=changed) if own else replace(splits, train=changed)
-    return splits, {"validation": _counted(true, noisy)}
+    told = {"validation": _counted(true, noisy)}
+    return (replace(splits, val=changed) if own else replace(splits, train=changed)), told
 
 
 def _with(part: ImageSet, index: Tensor, labels: Tensor) -> ImageSet:

@@ -10,14 +10,15 @@ from gvr_lightning.report.bands import Band, Curve, bands
 from gvr_lightning.report.figures import Figure, Look, panel, save, wrapped
 from gvr_lightning.report.groups import Group
 from gvr_lightning.report.metrics import EXPLAINED, Metric
-from gvr_lightning.report.published import ACCURACY, SCORES, Published
+from gvr_lightning.report.published import ACCURACY, Published
 
 X_AXES = {"epoch": "epochs", "train/seconds": "seconds of training", "train/images": "images seen"}
 PROGRESS = {"classification": ("val/acc", "test/acc"), "ddpm": ("val/loss", "test/loss")}  # the first that was logged
 BY_EPOCH = (
     *("is/mean", "fid", "train/penalty", "train/view_agreement"),
-    *("train/acc_clean", "train/acc_noisy", "train/acc_noisy_true"),
+    *("train/acc_clean", "train/acc_noisy", "train/acc_noisy_true", "train/total", "test/loss"),
 )
+BESIDE = ("train/total", "test/loss")  # drawn where there are published ones alone
 ALWAYS_ZERO = "train/penalty"  # where there is none: not drawn
 
 PUBLISHED = ("#000000", "#8c510a", "#5e3c99", "#01665e", "#b2182b", "#7f7f7f")
@@ -52,7 +53,7 @@ def draw_logged_curves(
             file = folder / f"{prefix}_{_slug(progress)}_by_{_slug(x)}.png"
             found.append(draw_bands(curves, x, Metric(progress), styles, file, beside))
     for name in (ACCURACY, *BY_EPOCH) if tested else BY_EPOCH:
-        beside = [p for p in published if p.metric == name and name in (ACCURACY, *SCORES)]
+        beside = [p for p in published if p.metric == name]
         curves = [band for band in bands(groups, "epoch", name) if _worth_drawing(band, name, bool(beside))]
         if curves:
             file = folder / f"{prefix}_{_slug(name)}_by_epoch.png"
@@ -97,7 +98,7 @@ def _by_epoch(groups: Sequence[Group], name: str) -> bool:
 
 def _worth_drawing(band: Band, name: str, published: bool) -> bool:
     moves = len(band.x) > 1 or published
-    return moves and not (name == ALWAYS_ZERO and not band.mean.any())
+    return moves and (published or name not in BESIDE) and not (name == ALWAYS_ZERO and not band.mean.any())
 
 
 def _slug(name: str) -> str:

@@ -30,6 +30,7 @@ WORDS = {
     "raw/fid": "FID, raw weights",
     "raw/is/mean": "inception score, raw weights",
     "train/penalty": "penalty",
+    "train/total": "loss that is minimised",
     "train/view_agreement": "agreement of the views",
     "train/acc_clean": "accuracy, right labels",
     "train/acc_noisy": "wrong labels memorised",
@@ -39,6 +40,7 @@ WORDS = {
 }
 EXPLAINED = {  # further words under a figure
     "train/penalty": "The regularizer's penalty, without its weight.",
+    "train/total": "The views' losses, added or averaged, and the weighted penalty, on training images.",
     "train/view_agreement": "How often the views of a training image get one label.",
     "train/acc_clean": "Training images whose label is right.",
     "train/acc_noisy": "Training images whose label is wrong: how often that wrong label is predicted.",

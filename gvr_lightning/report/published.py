@@ -1,6 +1,7 @@
 """Published figures to draw beside one's own: two formats of CSV, told apart by their columns.
 
-One has a row a method and epoch; the other a row a method and a column an epoch, and does not say by itself of what.
+One has a row a method and epoch, and a column a figure; the other a row a method and a column an epoch, and does not
+say by itself of what.
 """
 
 import csv
@@ -12,11 +13,24 @@ from pathlib import Path
 from gvr_lightning.errors import UserError
 
 ACCURACY = "test/acc"
-TASKS = {ACCURACY: "classification", "fid": "ddpm", "is/mean": "ddpm"}  # beside whose runs a metric is drawn
+FIGURES = {  # columns of the first format: the metric that each is, and its unit there
+    "test_acc": (ACCURACY, 0.01),
+    "test_loss": ("test/loss", 1.0),
+    "train_loss": ("train/total", 1.0),  # the views' losses and the weighted penalty, as the published code logs it
+    "penalty": ("train/penalty", 1.0),
+    "gvr_penalty": ("train/penalty", 1.0),
+}
+TASKS = {  # beside whose runs a metric is drawn
+    **{metric: "classification" for metric, _ in FIGURES.values()},
+    **dict.fromkeys(("fid", "is/mean"), "ddpm"),
+}
 NAMES = {"fid": "fid", "is": "is/mean", "is/mean": "is/mean"}  # as a file, its first column or the command line has it
 SCORES = tuple(dict.fromkeys(NAMES.values()))
 _WITH_SPREAD = re.compile(r"\s*([-+.\deE]+)\s*(?:\([^)]*\))?\s*")  # 9.34 or 9.34(0.12)
-FORMATS = "method,epoch,test_acc (percent), or a name and columns epoch_<number> of scores, mean or mean(deviation)"
+FORMATS = (
+    "method,epoch and any of test_acc (percent), test_loss, train_loss, penalty; or a name and columns epoch_<number>"
+    " of scores, mean or mean(deviation)"
+)
 
 
 @dataclass(frozen=True)
@@ -24,7 +38,7 @@ class Published:
     """A curve by epoch: ``values[i]`` after ``epochs[i]`` epochs."""
 
     label: str
-    metric: str  # one of TASKS; ACCURACY as a fraction
+    metric: str  # one of TASKS, on whose axis alone it is drawn; ACCURACY as a fraction
     epochs: tuple[int, ...]
     values: tuple[float, ...]
 
@@ -50,7 +64,8 @@ def _named(path: Path) -> tuple[Path, str]:
 def not_drawn(curves: Sequence[Published], tasks: Sequence[str]) -> list[str]:
     """What to say of published figures that no run is of the kind of."""
     idle = [curve for curve in curves if TASKS[curve.metric] not in tasks]
-    return [f"Published, {curve.label}: not drawn, there is no run of task={TASKS[curve.metric]}." for curve in idle]
+    said = [f"Published, {curve.label}: not drawn, there is no run of task={TASKS[curve.metric]}." for curve in idle]
+    return list(dict.fromkeys(said))
 
 
 def _read(path: Path, metric: str) -> list[Published]:
@@ -61,8 +76,8 @@ def _read(path: Path, metric: str) -> list[Published]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"published={path}: cannot be read: {error}") from error
     try:
-        by_row = {"method", "epoch", "test_acc"} <= set(columns)
-        curves = _by_row(rows) if by_row else _by_column(rows, columns, metric or _said_by(path, columns))
+        by_row = {"method", "epoch"} <= set(columns) and bool(FIGURES.keys() & set(columns))
+        curves = _by_row(rows, columns) if by_row else _by_column(rows, columns, metric or _said_by(path, columns))
     except (ValueError, TypeError) as error:
         raise UserError(f"published={path}: a figure is missing or none: {error}") from error
     if not curves:
@@ -82,13 +97,14 @@ def _said_by(path: Path, columns: Sequence[str]) -> str:
     return NAMES.get(heading, named.pop() if len(named) == 1 and at_an_end else "")
 
 
-def _by_row(rows: Sequence[dict[str, str]]) -> list[Published]:
-    """One row an epoch, which counts from 0."""
+def _by_row(rows: Sequence[dict[str, str]], columns: Sequence[str]) -> list[Published]:
+    """One row an epoch, which counts from 0; cells may be empty."""
     found = []
     for method in dict.fromkeys(row["method"] for row in rows):
-        own = [row for row in rows if row["method"] == method]
-        epochs = tuple(int(row["epoch"]) + 1 for row in own)
-        found.append(Published(method, ACCURACY, epochs, tuple(float(row["test_acc"]) / 100 for row in own)))
+        for column, (metric, unit) in FIGURES.items():
+            own = [row for row in rows if row["method"] == method and column in columns and row[column] != ""]
+            epochs, values = [int(row["epoch"]) + 1 for row in own], [unit * float(row[column]) for row in own]
+            found += [Published(method, metric, tuple(epochs), tuple(values))] if own else []
     return found
 
 

@@ -54,7 +54,7 @@ class RecordingTask(LightningModule):
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         """What is logged of an epoch's means: those themselves, and ratios of them, here the penalty's of the loss."""
-        weighted, total = means.pop("weighted", 0.0), means.pop("total", 0.0)
+        weighted, total = means.pop("weighted", 0.0), means.get("total", 0.0)
         return {**means, "penalty_share": weighted / total if total else 0.0}
 
     def step_schedule(self, interval: str, figures: Mapping[str, float] | None = None) -> None:

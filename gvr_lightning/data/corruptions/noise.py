@@ -16,7 +16,7 @@ def gaussian_noise(x: Tensor, u: Tensor, scale: float) -> Tensor:
 def shot_noise(x: Tensor, u: Tensor, photons: int) -> Tensor:
     """Poisson, of so many photons at level 1; what is brighter than that is 1."""
     bytes_ = (x * 255).round()
-    found = torch.searchsorted(_table(photons).to(x), bytes_ + u, right=True)
+    found = torch.searchsorted(_table(photons).to(x), (bytes_ + u).contiguous(), right=True)
     return (found - bytes_.long() * photons) / photons
 
 
