@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.callbacks.checkpoints import AtomicCheckpointIO
+from gvr_lightning.config import cpu  # noqa: F401 (a resolver of conf/trainer/cpu.yaml)
 from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.strategies import DataParallel, FullySharded, OneStatistics
@@ -37,6 +38,12 @@ def backend(trainer: DictConfig) -> str:
     return "nccl" if trainer.accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "gloo"
 
 
+def use_tf32(what: str | None) -> None:
+    """Which float32 products a GPU may round to ten bits: ``none``, ``convolutions`` or ``all``; None: convolutions."""
+    torch.set_float32_matmul_precision("high" if what == "all" else "highest")
+    torch.backends.cudnn.allow_tf32 = what != "none"
+
+
 def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
     """Lightning's trainer with this project's callbacks, for the processes that have met.
 
@@ -45,7 +52,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     """
     strategy: Any
     node: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    for own_key in ("sync_batchnorm", "timeout"):  # of the network and the processes, which are there
+    use_tf32(node.pop("tf32", None))
+    for own_key in ("sync_batchnorm", "timeout", "fused"):  # of the network, the processes and the optimizer
         node.pop(own_key, None)
     chosen, strategy = node.pop("strategy", "auto"), "auto"
     plugins: list[Any] = [AtomicCheckpointIO()]
