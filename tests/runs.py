@@ -15,7 +15,14 @@ from gvr_lightning.app.run import run
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.datamodule import ViewsDataModule
 
-TINY = ["name=test", "trainer=cpu", "epochs=2", "batch_size=32", "data.max_train=80", "data.val_fraction=0.05"]
+TINY = [
+    "name=test",
+    "trainer.accelerator=cpu",
+    "epochs=2",
+    "batch_size=32",
+    "data.max_train=80",
+    "data.val_fraction=0.05",
+]
 TINY_CNN = ["model.width=8", "model.groups=4"]
 TINY_UNET = ["model.widths=[8,8]", "model.groups=4", "model.attention=[false,false]"]
 TINY_DDPM = ["task=ddpm", *TINY_UNET, "sampler.steps=3", "generation.num_images=70", "generation.grid=4"]

@@ -176,6 +176,7 @@ ELSEWHERE = {
     "test_score_caches.py": "extractor.checkpoint",
     "test_wandb.py": "logger.project logger.entity logger.mode logger.on_error logger.group logger.tags",
     "test_processes.py": "trainer.accelerator trainer.strategy trainer.sync_batchnorm",
+    "test_presets.py": "trainer.tf32 trainer.fused",
     "test_recipes.py": "trainer.strategy.find_unused_parameters",
 }
 

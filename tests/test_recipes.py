@@ -7,6 +7,7 @@ from composed import composed_once  # noqa: F401 (a fixture)
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from gvr_lightning.config.cpu import cpu_precision
 from gvr_lightning.config.folder import conf_folder, group_options
 from gvr_lightning.config.sweep import expand
 from gvr_lightning.config.values import resolve
@@ -33,7 +34,7 @@ TRAINER |= {
     "precision": "32-true",
     "log_every_n_steps": 50,
 }
-TRAINER |= {"deterministic": False, "benchmark": False}
+TRAINER |= {"deterministic": False, "benchmark": False, "tf32": None, "fused": False}
 NOISE = {"rate": 0.4, "seed": 0, "validation": "clean"}
 PUBLISHED_DDIM = {"is": "DDIM", "eta": 0.0, "spacing": "leading", "steps_offset": 1, "set_alpha_to_one": False}
 PUBLISHED_DDIM |= {"clip_sample": False}
@@ -235,8 +236,16 @@ MEANT: dict[str, dict[str, Any]] = {
     },
     "trainer": {
         "default": TRAINER,
-        "cpu": {**TRAINER, "accelerator": "cpu"},
-        "gpu": {**TRAINER, "accelerator": "gpu", "benchmark": True},
+        "cpu": {**TRAINER, "accelerator": "cpu", "precision": cpu_precision()},
+        "gpu": {
+            **TRAINER,
+            "accelerator": "gpu",
+            "precision": "bf16-mixed",
+            "tf32": "all",
+            "fused": True,
+            "benchmark": True,
+        },
+        "exact": {**TRAINER, "deterministic": True, "tf32": "none"},
         "ddp": {
             **TRAINER,
             "devices": "auto",
@@ -350,7 +359,8 @@ def test_an_option_stands_for_these_values(line: tuple[str, ...]) -> None:
             found = {key: value for key, value in found.items() if key not in ("job_type", "sweep")}
         if group == "data" and "task=ddpm" in line:
             continue
-        assert found == MEANT[group][option], (group, option)
+        fast = {"channels_last": True} if group == "task" and {"trainer=cpu", "trainer=gpu"} & set(line) else {}
+        assert found == (MEANT[group][option] | fast if fast else MEANT[group][option]), (group, option)
     assert [tree[key] for key in ("lr", "alpha", "epochs", "seed")] == [LR, ALPHA, EPOCHS, SEED]
 
 

@@ -38,6 +38,7 @@ THE_SAME = {
     *(
         "trainer.timeout",
         "trainer.benchmark",
+        "trainer.fused",
         "logger._target_",
         "logger._partial_",
         "logger.project",

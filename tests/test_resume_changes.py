@@ -13,7 +13,7 @@ from runs import stop_after, tiny_run, weights
 from torch.optim import SGD
 from torch.optim.lr_scheduler import OneCycleLR, ReduceLROnPlateau
 
-from gvr_lightning.callbacks.continuation import changes
+from gvr_lightning.callbacks.changes import changes
 from gvr_lightning.errors import Interrupted, UserError
 from gvr_lightning.optim.schedules import Schedule
 

@@ -164,6 +164,8 @@ RULED: dict[str, dict[str, Row]] = {
             "true or false or one of warn", ("1", "warning", "null", "'true'"), ("true", "false", "warn")
         ),
         "trainer.benchmark": FLAG.or_null(),
+        "trainer.tf32": one_of("none", "convolutions", "all").or_null(),
+        "trainer.fused": FLAG,
         # by the default's type, where no rule is written
         "task.compile": FLAG,
         "task.channels_last": FLAG,
@@ -593,6 +595,13 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             ["regularizer=sam trainer.precision=bf16-mixed", "regularizer=agr trainer.precision=16-mixed"],
         ),
         ("regularizer=sam_agr trainer.precision=16", ["trainer.precision=16:"], []),
+    ],
+    "fused_and_scaled": [
+        (
+            "trainer=gpu trainer.precision=16-mixed",
+            ["trainer.precision=16-mixed", "trainer.fused=false"],
+            ["trainer=gpu trainer.precision=16-mixed optimizer=rmsprop", "trainer=gpu trainer.precision=bf16-mixed"],
+        ),
     ],
     "warmup_length": [
         (

@@ -13,6 +13,7 @@ from gvr_lightning.callbacks.early_stopping import EarlyStopping
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.config.corruption import chosen
+from gvr_lightning.config.optimizer import optimizer_node
 from gvr_lightning.config.wording import suggest
 from gvr_lightning.data.augmentation import PerImage
 from gvr_lightning.data.datamodule import ViewsDataModule
@@ -66,11 +67,13 @@ def build_task(cfg: DictConfig, data: ViewsDataModule) -> BaseTask:
     model = make(cfg.model, "model", nn.Module, image_shape=data.image_shape, num_classes=data.num_classes)
     if cfg.trainer.get("sync_batchnorm"):
         synchronise(model)
+    config: Any = OmegaConf.to_container(cfg, resolve=True)
+    optimizer = optimizer_node(config)
     parts = {
         "model": model,
         "penalty": make(cfg.regularizer.penalty, "regularizer.penalty", Penalty),
         "wrap": calling(make(cfg.regularizer.wrap, "regularizer.wrap", CALL), "regularizer.wrap"),
-        "optimizer": calling(make(cfg.optimizer, "optimizer", CALL), "optimizer"),
+        "optimizer": calling(make(optimizer, "optimizer", CALL), "optimizer"),
         "schedule": calling(make(cfg.scheduler, "scheduler", CALL), "scheduler"),
         "groups": ParameterGroups(**cfg.parameters),
         "alpha_schedule": build_alpha_schedule(cfg.regularizer),

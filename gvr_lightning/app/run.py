@@ -17,8 +17,9 @@ from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.single_rows import require_several_rows
 from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
+from gvr_lightning.callbacks.changes import changes
 from gvr_lightning.callbacks.checkpoints import Checkpoints
-from gvr_lightning.callbacks.continuation import Continuation, changes
+from gvr_lightning.callbacks.continuation import Continuation
 from gvr_lightning.callbacks.early_stopping import EarlyStopping
 from gvr_lightning.callbacks.generation import Generation
 from gvr_lightning.callbacks.interruption import Interruption, signals_interrupt
@@ -133,7 +134,7 @@ def _build(cfg: DictConfig, config: dict[str, Any], folder: Path, overrides: lis
     require_kind(trainer, Trainer, f"trainer._target_={cfg.trainer._target_}")
     trainer.precision_plugin.convert_module(task)  # before a checkpoint is loaded: Lightning would round it to float32
     if first:
-        print_overview(task.model, data)
+        print_overview(task.model, data, str(cfg.trainer.precision))
         written = {"step": checkpoint.get("global_step", 0), "rows": checkpoint.get("metrics_rows", ALL if path else 0)}
         trainer.loggers = make(cfg.logger, "logger", CALL)(
             folder, **written, config=config

@@ -10,11 +10,18 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
+from gvr_lightning.config import cpu  # noqa: F401 (a resolver of conf/trainer/cpu.yaml)
 from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.distributed.strategies import DataParallel, FullySharded, OneStatistics
 from gvr_lightning.errors import UserError
 from gvr_lightning.instantiate import make
+
+
+def use_tf32(what: str | None) -> None:
+    """Which float32 products a GPU may round to ten bits: ``none``, ``convolutions`` or ``all``; None: convolutions."""
+    torch.set_float32_matmul_precision("high" if what == "all" else "highest")
+    torch.backends.cudnn.allow_tf32 = what != "none"
 
 
 def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> Trainer:
@@ -25,7 +32,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     """
     strategy: Any
     node: Any = OmegaConf.to_container(cfg.trainer, resolve=True)
-    for own_key in ("sync_batchnorm", "timeout"):  # of the network and the processes, which are there
+    use_tf32(node.pop("tf32", None))
+    for own_key in ("sync_batchnorm", "timeout", "fused"):  # of the network, the processes and the optimizer
         node.pop(own_key, None)
     chosen, strategy = node.pop("strategy", "auto"), "auto"
     plugins: list[Any] = [AtomicCheckpointIO()]

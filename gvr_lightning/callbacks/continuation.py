@@ -6,74 +6,18 @@ is refused before anything is touched.
 
 import sys
 import warnings
-from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from gvr_lightning.callbacks.changes import Changes
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.optim.schedules import Schedule
-
-Config = dict[str, Any]
-OF_HYDRA = ("_partial_", "_convert_", "_recursive_")
-
-
-@dataclass
-class Changes:
-    """What differs from the configuration in the checkpoint.
-
-    Args:
-        new_optimizer: the class is another one, whose state starts afresh.
-        settings: of the optimizer, that have other values.
-        new_schedule: the class is another one, which starts afresh, over what remains of the run.
-        reschedule: the schedule has another length, other settings or another learning rate.
-        ratio: of the learning rates, new to old.
-        said: each of these in words.
-    """
-
-    new_optimizer: bool = False
-    settings: tuple[str, ...] = ()
-    new_schedule: bool = False
-    reschedule: bool = False
-    ratio: float = 1.0
-    said: list[str] = field(default_factory=list)
-
-
-def changes(before: Config, now: Config) -> Changes:
-    """Compare two resolved configurations of one run."""
-    (optimizer, schedule, epochs), (its, of_it, more) = _parts(before), _parts(now)
-    found = Changes(optimizer.get("_target_") != its.get("_target_"))
-    if found.new_optimizer:
-        found.said.append(f"the optimizer starts afresh, as {its.get('_target_')}")
-    else:
-        found.settings = _differing(optimizer, its)
-        found.said += [f"optimizer.{k}={its.get(k)} instead of {optimizer.get(k)}" for k in found.settings]
-    found.new_schedule = schedule.get("_target_") != of_it.get("_target_")
-    if found.new_schedule:
-        found.said.append(f"the schedule starts afresh over what remains, as {of_it.get('_target_')}")
-    else:
-        found.said += [
-            f"scheduler.{k}={of_it.get(k)} instead of {schedule.get(k)}" for k in _differing(schedule, of_it)
-        ]
-        found.said += [f"the schedule is that of {more} epochs instead of {epochs}"] if more != epochs else []
-    found.reschedule = found.new_optimizer or "lr" in found.settings or schedule != of_it or more != epochs
-    if "lr" in found.settings and optimizer.get("lr") and its.get("lr"):
-        found.ratio = its["lr"] / optimizer["lr"]
-    return found
-
-
-def _parts(config: Config) -> tuple[Config, Config, Any]:
-    nodes = (
-        {k: v for k, v in (config.get(key) or {}).items() if k not in OF_HYDRA} for key in ("optimizer", "scheduler")
-    )
-    return (*nodes, (config.get("trainer") or {}).get("max_epochs"))  # type: ignore[return-value]
-
-
-def _differing(before: Config, now: Config) -> tuple[str, ...]:
-    return tuple(sorted(k for k in before.keys() | now.keys() if k != "_target_" and before.get(k) != now.get(k)))
 
 
 class Continuation(Callback):
@@ -120,12 +64,14 @@ class Continuation(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Everything has been restored; before the first update."""
         task: Any = pl_module
-        if not (self.found.settings or self.found.reschedule):
+        if not self.found.said:
             return
         optimizer = trainer.optimizers[0]
         fresh = task.plain_optimizer()
         for group, new in zip(optimizer.param_groups, fresh.param_groups, strict=True):
             group.update({name: new[name] for name in self.found.settings if name != "lr"})
+        if "fused" in self.found.settings:
+            _counts_on_device(optimizer)
         if self.found.reschedule:
             self._reschedule(trainer, task, optimizer, fresh)
         if rank_and_size()[0] == 0:
@@ -150,3 +96,10 @@ class Continuation(Callback):
             for _ in range(now[schedule.interval] - self.start[schedule.interval]):
                 schedule.scheduler.step()
         config.scheduler, config.interval = schedule.scheduler, schedule.interval
+
+
+def _counts_on_device(optimizer: Optimizer) -> None:
+    """A fused optimizer has its counts of updates where the weights are, and another one's checkpoint on the host."""
+    for p, state in optimizer.state.items():
+        if isinstance(count := state.get("step"), Tensor):
+            state["step"] = count.to(p.device, torch.float32)

@@ -26,7 +26,7 @@ BOOKKEEPING = (
     *("name", "seed", "resume", "trust", "*.trust", "checkpoint.*", "logger", "logger.*"),
     *("*._partial_", "*._convert_", "*._recursive_"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy.*"),
-    *("trainer.timeout", "trainer.benchmark", "trainer.deterministic", "trainer.log_every_n_steps"),
+    *("trainer.timeout", "trainer.benchmark", "trainer.fused", "trainer.deterministic", "trainer.log_every_n_steps"),
     *("test_every_n_epochs", "data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 )

@@ -8,6 +8,7 @@ from gvr_lightning.config.corruption import corruption
 from gvr_lightning.config.declarations import declared
 from gvr_lightning.config.generation import GENERATION
 from gvr_lightning.config.lookup import Config, get, kind
+from gvr_lightning.config.optimizer import fused_and_scaled
 from gvr_lightning.config.ranges import is_number
 from gvr_lightning.config.regularizer import REGULARIZER
 from gvr_lightning.config.schedule import SCHEDULE
@@ -168,6 +169,6 @@ def stops_early(config: Config) -> str | None:
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
     *(name, clipping, shares, norm_groups, blocks, depth, nesterov, channels, image_size, network, labels, stops_early),
-    corruption,
+    *(corruption, fused_and_scaled),
     *(*REGULARIZER, *SCHEDULE, *AUGMENTATION, *GENERATION),
 )

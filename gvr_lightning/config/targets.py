@@ -80,7 +80,7 @@ NOT_HERE = {  # arguments that Lightning knows and this project's loaders, check
     },
 }
 OWN = {
-    "trainer": {"sync_batchnorm", "timeout"},
+    "trainer": {"sync_batchnorm", "timeout", "tf32", "fused"},
     "sampler": {"steps", "eta", "spacing", "clip_sample"},
 }  # of a node, for the run itself and not for its target
 PRIMITIVES = {"int": (int,), "float": (int, float), "bool": (bool,), "str": (str,), "None": (type(None),)}

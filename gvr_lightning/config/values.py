@@ -5,6 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from gvr_lightning.config import cpu  # noqa: F401 (a resolver of conf/trainer/cpu.yaml)
 from gvr_lightning.config.ranges import ANYTHING, FLAG, NODE, NUMBER, SETTINGS, TEXT, WHOLE, Rule, list_of
 from gvr_lightning.config.schema import rule_of
 from gvr_lightning.config.wording import one_line, show

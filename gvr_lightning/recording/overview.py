@@ -7,8 +7,8 @@ from torch import nn
 from gvr_lightning.data.datamodule import ViewsDataModule
 
 
-def print_overview(model: nn.Module, data: ViewsDataModule) -> None:
-    """The number of images of each part, and the parameters of each part of the network."""
+def print_overview(model: nn.Module, data: ViewsDataModule, precision: str = "32-true") -> None:
+    """The number of images of each part, the precision if it is not float32, and the parameters of each part."""
     console = Console(stderr=True)
     shape = "x".join(map(str, data.image_shape))
     parts = {"train": data.train_index, "validation": data.val_index, "test": data.test_index}
@@ -23,6 +23,8 @@ def print_overview(model: nn.Module, data: ViewsDataModule) -> None:
         if part := noise.get("validation"):
             said = f"label noise: {part['wrong']:,} of {part['of']:,} validation labels are wrong, too"
             console.print(said, highlight=False)
+    if precision not in ("32-true", "32"):
+        console.print(f"precision: {precision}", highlight=False)
     table = Table("part", "layers", "parameters", "trainable")
     for name in ("backbone.early", "backbone.last_stage", "head", ""):
         module = model.get_submodule(name)
