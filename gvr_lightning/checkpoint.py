@@ -53,6 +53,7 @@ class Loaded:
     source_shape: tuple[int, ...] = ()  # of the data set's images, before a transform that changes it
     value_range: tuple[float, float] | None = None  # of images of more than 8 bits
     epoch: int = 0  # that it was saved in, counted from 1
+    crop_pct: float = 1.0  # share of a resized image's sides that the centre crop keeps
 
 
 def load_network(path: Path, weights: str = "ema", trust: Collection[str] = ()) -> Loaded:
@@ -76,6 +77,7 @@ def load_network(path: Path, weights: str = "ema", trust: Collection[str] = ()) 
         source_shape = tuple(map(int, data.get("source_shape") or shape))
         deep = _pair(data.get("value_range"))
         epoch = int(checkpoint.get("epoch", -1)) + 1
+        crop_pct = float((config.get("data") or {}).get("crop_pct", 1))
         averaged = any(name.startswith(EMA) for name in state)
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise UserError(
@@ -89,7 +91,7 @@ def load_network(path: Path, weights: str = "ema", trust: Collection[str] = ()) 
     except (RuntimeError, TypeError) as error:
         raise UserError(f"checkpoint {path}: its weights are not those of its model") from error
     kind = declared(task, "kind", "ddpm" if averaged else "classification")
-    return Loaded(network.eval(), kind, config, shape, mean, std, classes, source_shape, deep, epoch)
+    return Loaded(network.eval(), kind, config, shape, mean, std, classes, source_shape, deep, epoch, crop_pct)
 
 
 def _without_starts(settings: dict[str, Any]) -> dict[str, Any]:

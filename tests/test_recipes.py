@@ -64,7 +64,7 @@ PRESETS: dict[str, Tree] = {
 }
 CIFAR = {"root": "data", "download": True, "augmentation": AUGMENTED, **PLAIN_DATA}
 FOLDER = {"root": "photos", "image_size": None, "channels": 3, "cache_dir": None, "workers": None}
-FOLDER |= {"test_folder": None, "value_range": None, "skip_broken": False}
+FOLDER |= {"test_folder": None, "value_range": None, "skip_broken": False, "keep": "auto", "crop_pct": 1.0}
 HUB = {name: value for name, value in FOLDER.items() if name not in ("root", "test_folder")} | {"path": "photos"}
 HUB |= dict.fromkeys(("subset", "revision", "train_split", "val_split", "test_split", "image_column", "label_column"))
 

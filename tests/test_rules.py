@@ -58,6 +58,7 @@ NOT_NEGATIVE = Row("a finite number >= 0", ("-1e-300", "inf", "null"), ("0", FLO
 SHARE = Row("a number in [0, 1]", ("-1e-9", "1.000001", "null"), ("0", "1"), OTHER)
 BELOW_ONE = Row("a number in [0, 1)", ("-1e-9", "1", "null"), ("0", "0.999999"), OTHER)
 HALF = Row("a number in [0, 0.5]", ("-1e-9", "0.500001", "null"), ("0", "0.5"), OTHER)
+UPPER_HALF = Row("a number in [0.5, 1]", ("0.499999", "1.000001", "null"), ("0.5", "1"), OTHER)
 FLAG = Row("true or false", ("1", "null"), ("true", "false"), ("yes", "'true'"))
 TEXT = Row("text (quote what looks like a number: \"'123'\")", ("", "3", "null"), ("a", "'12'"), ("1.5", "true", "[a]"))
 NODE = Row("settings with a _target_", ("{size:3}",), ())
@@ -231,6 +232,10 @@ RULED: dict[str, dict[str, Row]] = {
         "data.source.value_range": a_list("a finite number", ("[inf]", "[a,1]"), ("[0,1]", "[-1,1]")).or_null(),
         "data.test_folder": TEXT.or_null(),
         "data.value_range": a_list("a finite number", ("[inf]", "[a,1]"), ("[0,1]", "[-1,1]")).or_null(),
+    },
+    "data=image_folder data.root=x data.image_size=8": {
+        **dict.fromkeys(("data.keep", "data.source.keep"), one_of("auto", "decoded", "encoded")),
+        **dict.fromkeys(("data.crop_pct", "data.source.crop_pct"), UPPER_HALF),
     },
     "data=huggingface data.path=x": {
         f"data{source}.{name}": TEXT.or_null() if name != "path" else TEXT
@@ -523,6 +528,23 @@ RELATED: dict[str, list[tuple[str, list[str], list[str]]]] = {
             ["data=image_folder data.root=x data.image_size=[48,64]"],
         ),
         ("data=image_folder data.root=x data.image_size=[48,64,3]", ["data.image_size=[48, 64, 3]"], []),
+    ],
+    "kept": [
+        (
+            "data=image_folder data.root=x data.keep=encoded",
+            ["data.keep=encoded", "set data.image_size"],
+            ["data=image_folder data.root=x data.keep=encoded data.image_size=8"],
+        ),
+        (
+            "data=huggingface data.path=x data.image_size=8 data.keep=encoded data.skip_broken=true",
+            ["data.skip_broken=true", "data.keep=encoded"],
+            ["data=huggingface data.path=x data.image_size=8 data.skip_broken=true"],
+        ),
+        (
+            "data=image_folder data.root=x data.crop_pct=0.875",
+            ["data.crop_pct=0.875", "set data.image_size"],
+            ["data=image_folder data.root=x data.crop_pct=0.875 data.image_size=[8,9]"],
+        ),
     ],
     "spans": [
         (

@@ -694,7 +694,7 @@ def test_images_are_kept_on_the_device_or_sent_batch_by_batch(options: dict[str,
 def test_a_checkpoint_remembers_the_data() -> None:
     data = module(mean=[0.25, 0.5, 0.75], std=[0.5])
     told = {"data_hash": noise_images().hash, "image_shape": [3, 5, 7], "num_classes": 4, "label_noise": None}
-    told |= {"classes": list(noise_images().classes), "source_shape": [3, 5, 7], "value_range": None}
+    told |= {"classes": list(noise_images().classes), "source_shape": [3, 5, 7], "value_range": None, "keep": "decoded"}
     assert data.state_dict() == told | {"mean": [0.25, 0.5, 0.75], "std": [0.5]}
     noisy = module(label_noise=Symmetric(0.5))
     assert noisy.state_dict()["label_noise"] == noisy.noise_record is not None

@@ -66,7 +66,7 @@ def published(data: ViewsDataModule, model: nn.Module, penalty: Penalty, batch: 
     from PIL import Image
     from torchvision import transforms as T
 
-    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.train_images]
+    pictures = [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in data.train_images[:]]
     targets, chain = data._splits.train.targets, [T.RandomHorizontalFlip(), T.RandomCrop(32, 4), T.ToTensor()]
     transform = T.Compose([*chain, T.Normalize(MEAN, STD), Cutout()])
     sgd = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, weight_decay=5e-4)

@@ -9,16 +9,21 @@ from collections.abc import Callable, Mapping
 import torch
 
 
-def interleave(jobs: Mapping[str, Callable[[], object]], repeats: int, warmup: int = 1) -> dict[str, list[float]]:
+def interleave(
+    jobs: Mapping[str, Callable[[], object]],
+    repeats: int,
+    warmup: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, list[float]]:
     """Seconds of every repetition of every job, the jobs taking turns, each round in another order."""
     order = random.Random(0)
     seconds: dict[str, list[float]] = {name: [] for name in jobs}
     for repeat in range(warmup + repeats):
         for name in order.sample(list(jobs), len(jobs)):
-            start = time.perf_counter()
+            start = clock()
             jobs[name]()
             if repeat >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock() - start)
     return seconds
 
 

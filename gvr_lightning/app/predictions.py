@@ -52,7 +52,8 @@ def predict_images(
     path.parent.mkdir(parents=True, exist_ok=True)
     place = device_named(device)
     loaded.network.to(place)
-    reader = ImageReader([folder / name for name in names], loaded.source_shape, loaded.value_range, workers)
+    paths = [folder / name for name in names]
+    reader = ImageReader(paths, loaded.source_shape, loaded.value_range, workers, loaded.crop_pct)
     broken: list[Broken] = []
 
     def rows() -> Iterator[list[Any]]:

@@ -9,6 +9,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from gvr_lightning.callbacks.progress import RunProgress
+from gvr_lightning.data.image_set import Images
 from gvr_lightning.diffusion.progress import shown
 from gvr_lightning.diffusion.sampler import Sampler, draw, to_bytes
 from gvr_lightning.distributed.batch import rank_and_size
@@ -49,7 +50,7 @@ class Generation(Callback):
         self,
         sampler: Sampler,
         scoring: Scoring | None,
-        test_images: Tensor,
+        test_images: Images,
         shape: tuple[int, ...],
         folder: Path,
         progress: RunProgress,

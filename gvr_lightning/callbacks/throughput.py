@@ -13,7 +13,8 @@ COUNTED = ("samples", "images", "gradient_evaluations")
 
 class Throughput(Callback):
     """Counts training time (validation and checkpoints excluded), images (samples times views), and of how many images
-    the gradients were taken (an image counts as often as its update takes them), over resumes too.
+    the gradients were taken (an image counts as often as its update takes them), over resumes too. Where images are
+    decoded in each epoch, also how long steps waited for them.
     """
 
     def __init__(self) -> None:
@@ -22,6 +23,17 @@ class Throughput(Callback):
         self.images = 0
         self.gradient_evaluations: int | None = 0  # None: a checkpoint of before did not count them
         self._since: float | None = None
+        self._reading: Any = None  # of the data module, where images are decoded in each epoch
+        self._waited_before = 0.0
+
+    @property
+    def data_wait(self) -> dict[str, float]:
+        """The share of the training time that steps waited for images so far; nothing where these are in memory."""
+        return {} if self._reading is None else {"data_wait": round(self._waited / self.elapsed, 6)}
+
+    @property
+    def _waited(self) -> float:
+        return self._waited_before + (0.0 if self._reading is None else float(self._reading.waited))
 
     @property
     def elapsed(self) -> float:
@@ -43,19 +55,23 @@ class Throughput(Callback):
             "samples": self.samples,
         }
         known = self.gradient_evaluations is not None
-        return told | ({"gradient_evaluations": self.gradient_evaluations} if known else {})
+        return told | ({"gradient_evaluations": self.gradient_evaluations} if known else {}) | self.data_wait
 
     def state_dict(self) -> dict[str, Any]:
         """The counts so far."""
-        return {"seconds": self.elapsed, **{name: getattr(self, name) for name in COUNTED}}
+        waited = {} if self._reading is None else {"waited": self._waited}
+        return {"seconds": self.elapsed, **{name: getattr(self, name) for name in COUNTED}, **waited}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on counting."""
         self.seconds, self.samples, self.images = (state_dict[k] for k in ("seconds", "samples", "images"))
         self.gradient_evaluations = state_dict.get("gradient_evaluations")
+        self._waited_before = state_dict.get("waited", 0.0)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock, if anything is left to do; a run resumed within an epoch has no start of the epoch."""
+        data: Any = getattr(trainer, "datamodule", None)
+        self._reading = getattr(data, "reading", None)
         if not trainer.should_stop:
             self._start()
 
@@ -89,7 +105,8 @@ class Throughput(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop the clock, and put the counts into the epoch's row."""
         self._stop(pl_module.device)
-        epoch_row(pl_module).add({"train/seconds": self.seconds, "train/images": self.images})
+        further = {f"train/{name}": share for name, share in self.data_wait.items()}
+        epoch_row(pl_module).add({"train/seconds": self.seconds, "train/images": self.images, **further})
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop the clock."""

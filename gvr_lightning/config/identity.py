@@ -12,7 +12,7 @@ from typing import Any
 LABELS = ("name", "resume", "trust", "extractor.trust", "logger.sweep")  # the sweep's folder has the time in it
 
 # Where data lies, how it is fetched and held, and what is tested besides: names of keys below ``data``.
-MAY_MOVE = ("root", "path", "cache_dir", "workers", "download", "on_device", "eval_batch_size", "corruption")
+MAY_MOVE = ("root", "path", "cache_dir", "workers", "download", "on_device", "eval_batch_size", "corruption", "keep")
 
 # Of a run that goes on: with another one of these it would be another run.
 FIXED = ("model", "data", "label_noise", "mix", "seed", "batch_size", "task._target_", "task.noise", "parameters")

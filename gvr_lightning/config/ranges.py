@@ -60,6 +60,7 @@ NOT_NEGATIVE = Rule("a finite number >= 0", lambda v: is_number(v) and v >= 0)
 SHARE = Rule("a number in [0, 1]", lambda v: is_number(v) and 0 <= v <= 1)
 BELOW_ONE = Rule("a number in [0, 1)", lambda v: is_number(v) and 0 <= v < 1)
 HALF = Rule("a number in [0, 0.5]", lambda v: is_number(v) and 0 <= v <= 0.5)
+UPPER_HALF = Rule("a number in [0.5, 1]", lambda v: is_number(v) and 0.5 <= v <= 1)
 ABOVE_ZERO = Rule("a number in (0, 1]", lambda v: is_number(v) and 0 < v <= 1)
 STRICT_SHARE = Rule("a number in (0, 1)", lambda v: is_number(v) and 0 < v < 1)
 NODE = Rule("settings with a _target_", lambda v: isinstance(v, dict) and "_target_" in v)
@@ -81,6 +82,7 @@ _NAMED = {
     "number in [0, 1]": SHARE,
     "number in [0, 1)": BELOW_ONE,
     "number in [0, 0.5]": HALF,
+    "number in [0.5, 1]": UPPER_HALF,
     "number in (0, 1]": ABOVE_ZERO,
     "number in (0, 1)": STRICT_SHARE,
     "settings with _target_": NODE,

@@ -135,6 +135,21 @@ def image_size(config: Config) -> str | None:
     return f"data.image_size={show(size)}: one number, or two, the height and the width"
 
 
+def kept(config: Config) -> str | None:
+    """Images that stay encoded are brought to a size, and broken ones among them are not known."""
+    data = get(config, "data") or {}
+    if data.get("keep") == "encoded" and data.get("skip_broken"):
+        why = "which images are broken is known once all are decoded"
+        return f"data.skip_broken=true: not with data.keep=encoded, as {why}"
+    if "image_size" not in data or data["image_size"] is not None:
+        return None
+    if data.get("keep") == "encoded":
+        return "data.keep=encoded: set data.image_size, as images that stay encoded need not be of one size"
+    if is_number(data.get("crop_pct")) and data["crop_pct"] < 1:
+        return f"data.crop_pct={data['crop_pct']}: is of resized images; set data.image_size"
+    return None
+
+
 def network(config: Config) -> str | None:
     """A network that gives what the task needs."""
     task, model = get(config, "task"), get(config, "model")
@@ -168,7 +183,8 @@ def stops_early(config: Config) -> str | None:
 
 
 RELATIONS: tuple[Callable[[Config], str | None], ...] = (
-    *(name, clipping, shares, norm_groups, blocks, depth, nesterov, channels, image_size, network, labels, stops_early),
+    *(name, clipping, shares, norm_groups, blocks, depth, nesterov, channels),
+    *(image_size, kept, network, labels, stops_early),
     *(corruption, fused_and_scaled),
     *(*REGULARIZER, *SCHEDULE, *AUGMENTATION, *GENERATION),
 )

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from gvr_lightning.data.transforms.box import Erasing
 from gvr_lightning.data.transforms.kinds import Transform
+from gvr_lightning.data.transforms.resample import ResizedCrop
 from gvr_lightning.methods.upload import upload
 from gvr_lightning.random import hash_key, seed_generators, uniform
 
@@ -52,7 +53,7 @@ class Augmentation:
         """Views of the images, one for each key.
 
         Args:
-            images: uint8 (B, C, H, W).
+            images: uint8 (B, C, H, W), or (V, B, C, H, W) where each view has its own.
             mean: (C,), of the images in [0, 1].
             std: (C,), likewise.
             index: (B,), each image's number in its data set, on the CPU or where the images are.
@@ -61,9 +62,9 @@ class Augmentation:
         Returns:
             As many float32 tensors (B, C, H, W) as there are keys.
         """
-        H, W = images.shape[2:]
+        H, W = images.shape[-2:]
         u = uniform(_column(keys, index), index, 6)  # (6, V, B)
-        crops = [keys[0]] * len(keys) if self.same_crop else keys
+        crops = self.crop_keys(keys)
         if self.same_crop:
             u[:3] = u[:3, :1].clone()
         weak = 1 if self.weak_first and len(keys) > 1 else 0
@@ -86,6 +87,20 @@ class Augmentation:
             strong.mul_(outside.view(*strong.shape[:2], *outside.shape[1:]))
         return list(views.unbind(0))
 
+    def before_decoding(self) -> "tuple[ResizedCrop | None, Augmentation]":
+        """The random resized crop, for who makes it of the encoded images, and all that comes after it.
+
+        Every transform has random numbers of its own, so that the rest is what it was.
+        """
+        crop = next((t for t in self.transforms if isinstance(t, ResizedCrop)), None)
+        rest = [transform for transform in self.transforms if transform is not crop]
+        own = (self.padding, self.flip, self.cutout, self.cutout_prob, rest, self.erasing)
+        return crop, Augmentation(*own, self.weak_first, self.same_crop)
+
+    def crop_keys(self, keys: Sequence[int]) -> Sequence[int]:
+        """Of each view, by which its crop is drawn."""
+        return [keys[0]] * len(keys) if self.same_crop else keys
+
     def _corners(self, u: Tensor, W: int) -> list[Tensor]:
         """Whether an image is mirrored, and where in the padded image its crop begins: (V, B) each."""
         mirrored = (u[0] < 0.5).long() if self.flip else torch.zeros_like(u[0], dtype=torch.int64)
@@ -101,12 +116,16 @@ class Augmentation:
         return [2 * top + (self.cutout - 1), 2 * left + (self.cutout - 1)]
 
     def _crop_and_flip(self, images: Tensor, draws: Tensor) -> Tensor:
-        """One gather of bytes for all views: (B, C, H, W) to (V, B, C, H, W)."""
-        (B, C, H, W), V, (mirrored, corner) = images.shape, draws.shape[1], draws
+        """One gather of bytes for all views: (B, C, H, W), or already (V, B, C, H, W), to (V, B, C, H, W)."""
+        (B, C, H, W), V, (mirrored, corner) = images.shape[-4:], draws.shape[1], draws
+        if not self.padding:  # bits change where they differ from the mirror's: a gather reads nine times as much
+            every_bit = mirrored.view(V, B, 1, 1, 1).to(torch.uint8).neg()
+            changed: Tensor = images.flip(-1).bitwise_xor_(images) & every_bit
+            return changed.bitwise_xor_(images)
         canvas = F.pad(images, [self.padding] * 4)
-        (pixel,) = self._once((H, W, images.device), (), lambda: (_pixels(H, W, canvas.shape[3], images.device),))
+        (pixel,) = self._once((H, W, images.device), (), lambda: (_pixels(H, W, canvas.shape[-1], images.device),))
         index = pixel.index_select(0, mirrored.flatten()).add_(corner.reshape(-1, 1)).view(V, B, 1, H * W)
-        return canvas.flatten(2).expand(V, -1, -1, -1).gather(3, index.expand(-1, -1, C, -1)).view(V, B, C, H, W)
+        return canvas.flatten(-2).expand(V, B, C, -1).gather(3, index.expand(-1, -1, C, -1)).view(V, B, C, H, W)
 
     def _outside(self, middles: Tensor, H: int, W: int) -> Tensor:
         """(V, B, H, W): 0 in the square, 1 elsewhere."""
@@ -164,10 +183,14 @@ def filled(numbers: Sequence[int], device: torch.device) -> Tensor:
     return torch.stack([torch.full((1,), number, dtype=torch.int64, device=device) for number in numbers])
 
 
-def _draws(transform: Transform | Erasing, keys: Sequence[int], index: Tensor, device: torch.device) -> Tensor:
-    """Its own uniform numbers (draws, V * B), whatever other transforms there are."""
+def draws_of(transform: Transform | Erasing, keys: Sequence[int], index: Tensor) -> Tensor:
+    """Its own uniform numbers (draws, V, B), whatever other transforms there are."""
     own = [hash_key(key, transform.number) for key in keys]
-    return upload(uniform(_column(own, index), index, transform.draws).flatten(1), device)
+    return uniform(_column(own, index), index, transform.draws)
+
+
+def _draws(transform: Transform | Erasing, keys: Sequence[int], index: Tensor, device: torch.device) -> Tensor:
+    return upload(draws_of(transform, keys, index).flatten(1), device)
 
 
 def _from(views: Tensor, first: int) -> Tensor:

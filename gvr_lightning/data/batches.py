@@ -22,11 +22,18 @@ class ImageReader:
         shape: (C, H, W); images of another size are resized and cropped to it.
         value_range: of images of more than 8 bits; None: of as many bits as each has.
         workers: threads; None for one a core.
+        share: of the sides of a resized image, that the centre crop keeps.
     """
 
     def __init__(
-        self, paths: Sequence[Path], shape: Sequence[int], value_range: Range | None, workers: int | None = None
+        self,
+        paths: Sequence[Path],
+        shape: Sequence[int],
+        value_range: Range | None,
+        workers: int | None = None,
+        share: float = 1.0,
     ) -> None:
+        self.share = share
         self.paths, self.shape, self.value_range, self.workers = paths, tuple(shape), value_range, workers
         if self.shape[0] not in (1, 3):
             raise UserError(f"the run's images have {self.shape[0]} channels; image files have 1 (grey) or 3 (colour)")
@@ -45,6 +52,6 @@ class ImageReader:
     def _read(self, number: int) -> np.ndarray | Broken:
         path, (channels, height, width) = self.paths[number], self.shape
         try:
-            return decode_image(path, channels, (height, width), self.value_range)
+            return decode_image(path, channels, (height, width), self.value_range, self.share)
         except Exception as error:  # on damaged files Pillow raises nearly anything
             return Broken(path, reason_of(error))

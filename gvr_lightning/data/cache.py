@@ -2,6 +2,7 @@
 
 <folder>/<key>/images.npy, targets.npy, meta.json
 <folder>/index/<stamp>       the content hash of files whose names, sizes and times have this stamp
+<folder>/index/<key>-moments mean and standard deviation of each channel of images
 <folder>/index/<stamp>-top   the largest value that their images of more than 8 bits may have, 0 without any; in hex
 """
 
@@ -39,22 +40,22 @@ class Cache:
             raise UserError("the user has no home folder for the image cache: set data.cache_dir") from error
         self.usable = True
 
-    def recall(self, stamp: str) -> str | None:
-        """The content hash noted for the stamp."""
+    def recall(self, stamp: str, form: str = "[0-9a-f]{64}") -> str | None:
+        """What is noted for the stamp, by default a content hash; None for nothing, or nothing of that form."""
         try:
             content = (self.folder / "index" / stamp).read_text()
         except (OSError, ValueError):
             return None
-        return content if re.fullmatch("[0-9a-f]{64}", content) else None
+        return content if re.fullmatch(form, content) else None
 
     def remember(self, stamp: str, content: str) -> None:
-        """Note the content hash for the stamp."""
+        """Note something for the stamp."""
         if not self.usable:
             return
         path = self.folder / "index" / stamp
         temp = path.with_name(f".{stamp}-{os.getpid()}-{threading.get_ident()}")
         try:
-            path.parent.mkdir(exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             temp.write_text(content)
             os.replace(temp, path)
         except OSError as error:

@@ -5,6 +5,7 @@ What a batch holds is a pure function of (seed, epoch, sample, view).
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -14,10 +15,14 @@ from torch import Tensor
 from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, rows_here
 from gvr_lightning.data.corruptions.corrupt import corrupted
-from gvr_lightning.data.image_set import ImageSet, Splits, channel_moments, held_out, require_whole
+from gvr_lightning.data.encoded import EncodedImages
+from gvr_lightning.data.image_set import Images, ImageSet, Splits, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
+from gvr_lightning.data.keep import DECODED, ENCODED
 from gvr_lightning.data.mislabelling import Mislabelling, mislabelled, mislabelled_validation
 from gvr_lightning.data.mixing import Mixing, mixed
+from gvr_lightning.data.moments import kept_moments
+from gvr_lightning.data.reading import EncodedReading, numbers_of
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.methods.upload import upload
@@ -109,11 +114,12 @@ class ViewsDataModule(LightningDataModule):
                 self.noise_record |= record
         mean, std = self._mean_std
         channels = train.images.shape[1]
-        moments = ((), ()) if mean and std else channel_moments(train.images, self.train_index)
+        moments = ((), ()) if mean and std else kept_moments(self.splits, self.train_index)
         self.mean, self.std = torch.as_tensor(mean or moments[0]), torch.as_tensor(std or moments[1])
         if not {len(self.mean), len(self.std)} <= {1, channels}:
             raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels, or one")
         self._device_images: dict[int, Tensor] = {}
+        self.reading = EncodedReading(self.augmentation) if isinstance(train.images, EncodedImages) else None
         one = self.train_index[:1]
         self.image_shape: tuple[int, ...] = tuple(self._augmented(one, one, 0)[0].shape[1:])
 
@@ -128,15 +134,23 @@ class ViewsDataModule(LightningDataModule):
             ready: int = self._trainer.fit_loop.epoch_loop.batch_progress.current.ready
             return ready
 
-        return IndexLoader(order, len(self.train_index), self.batch_size, start)
+        ahead = None if self.reading is None else self._read_ahead
+        return IndexLoader(order, len(self.train_index), self.batch_size, start, ahead)
+
+    def _read_ahead(self, batches: Iterator[Tensor]) -> Iterator[Any]:
+        """Of the epoch in which the first is wanted the batches, which are read in the background."""
+        images, module, reading = self._splits.train.images, self._trainer.lightning_module, self.reading
+        assert isinstance(images, EncodedImages) and reading is not None
+        keys = self._keys(self._trainer.current_epoch)
+        yield from reading.training(batches, images, keys, module.accumulate, module.device)
 
     def val_dataloader(self) -> IndexLoader | list[Any]:
         """The validation samples, in order; nothing without any."""
-        return self._in_order(self.val_index) if len(self.val_index) else []
+        return self._in_order(self.val_index, self._validated) if len(self.val_index) else []
 
     def test_dataloader(self) -> IndexLoader:
         """The test samples, in order."""
-        return self._in_order(self.test_index)
+        return self._in_order(self.test_index, self._splits.test)
 
     def as_they_are(self, most: int) -> Iterator[Tensor]:
         """Training images as validation sees them, in up to so many whole batches, drawn by the seed; the rows here."""
@@ -148,22 +162,22 @@ class ViewsDataModule(LightningDataModule):
             mine, _ = rows_here(batch, 1, rank, processes)
             yield self._eval_batch(mine, self._splits.train).views[0]
 
-    def transfer_batch_to_device(self, batch: Tensor, device: torch.device, dataloader_idx: int) -> Tensor:
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Sample numbers stay here: what is drawn for them is drawn on the CPU, the same for every device."""
         self.device = device
         return batch
 
-    def on_after_batch_transfer(self, batch: Tensor, dataloader_idx: int) -> Batch:
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Sample numbers (B,) of a global batch to this process's part of it, on the training device."""
         if self._trainer.training:
             return self._train_batch(batch, self._trainer.current_epoch, self._trainer.lightning_module.accumulate)
-        mine, _ = rows_here(batch, 1, *rank_and_size())
-        return self._eval_batch(mine, self._splits.test if self._trainer.testing else self._validated)
+        return self._evaluated(batch, self._splits.test if self._trainer.testing else self._validated)
 
-    def _train_batch(self, index: Tensor, epoch: int, micro_batches: int = 1) -> Batch:
+    def _train_batch(self, numbers: Any, epoch: int, micro_batches: int = 1) -> Batch:
+        index, begun = numbers_of(numbers)
         mine, shards = rows_here(index, micro_batches, *rank_and_size())
         at, target, *true = self._at(mine, self._labels)
-        views = self._augmented(mine, at, epoch)
+        views = self._augmented(mine, at, epoch, begun)
         # of all rows on every process: a subset is drawn from the global batch without a word between them
         subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)
         batch = Batch(views, target, mine, subset_keys, shards, *true)
@@ -194,14 +208,31 @@ class ViewsDataModule(LightningDataModule):
         """Sample numbers and their labels, on the device by one copy."""
         return upload(torch.stack([index, *(some[index] for some in labels)]), self.device).unbind()
 
-    def _augmented(self, index: Tensor, at: Tensor, epoch: int) -> list[Tensor]:
-        keys = [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
-        images = self._take(self._splits.train, index, at)
-        return self._through(self.augmentation, images, index, at, keys)
+    def _keys(self, epoch: int) -> list[int]:
+        return [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
 
-    def _eval_batch(self, index: Tensor, images_of: ImageSet, change: Change | None = None) -> Batch:
+    def _augmented(self, index: Tensor, at: Tensor, epoch: int, begun: "Future[Tensor] | None" = None) -> list[Tensor]:
+        keys, images = self._keys(epoch), self._splits.train.images
+        if self.reading is None or not isinstance(images, EncodedImages):
+            return self._through(self.augmentation, self._take(images, index, at), index, at, keys)
+        found = self._take(self.reading.trained_on(images, index, keys, begun), None, at)
+        return self._through(self.reading.augmentation, found, index, at, keys)
+
+    def _evaluated(self, numbers: Any, images_of: ImageSet, change: Change | None = None) -> Batch:
+        """Of a batch of validation or test samples this process's part."""
+        index, begun = numbers_of(numbers)
+        mine, _ = rows_here(index, 1, *rank_and_size())
+        return self._eval_batch(mine, images_of, begun, change)
+
+    def _eval_batch(
+        self,
+        index: Tensor,
+        images_of: ImageSet,
+        begun: "Future[Tensor] | None" = None,
+        change: Change | None = None,
+    ) -> Batch:
         at, target = self._at(index, [images_of.targets])
-        images = self._take(images_of, index, at)
+        images = self._take(images_of.images, index, at) if begun is None else self._take(begun.result(), None, at)
         images = images if change is None else change(images, index)
         if self.eval_augmentation is not None:
             return Batch(self._through(self.eval_augmentation, images, index, at, [0]), target, index)
@@ -214,37 +245,44 @@ class ViewsDataModule(LightningDataModule):
             images, self.mean, self.std, index if getattr(augmentation, "draws_here", False) else at, keys
         )
 
-    def _take(self, images_of: ImageSet, index: Tensor, at: Tensor) -> Tensor:
-        """Images of a set, on the device; the whole set stays there if it may, the moments always."""
+    def _take(self, images: Images, index: Tensor | None, at: Tensor) -> Tensor:
+        """Some images of a set, or all of what has been read, on the device.
+
+        The whole set stays there if it may, the moments always.
+        """
         if self.mean.device != self.device:
             self.mean, self.std = self.mean.to(self.device), self.std.to(self.device)
-        if self.device.type == "cpu" or not self.on_device:
-            return upload(images_of.images[index], self.device)
-        if id(images_of) not in self._device_images:
-            self._device_images[id(images_of)] = images_of.images.to(self.device)
-        return self._device_images[id(images_of)][at]
+        if index is None or isinstance(images, EncodedImages) or self.device.type == "cpu" or not self.on_device:
+            return upload(images[slice(None) if index is None else index], self.device)
+        if id(images) not in self._device_images:
+            self._device_images[id(images)] = images.to(self.device)
+        return self._device_images[id(images)][at]
 
     def held_out(self, device: torch.device) -> Iterator[Batch]:
         """The validation images as the test has its own: this process's part of each batch, on a device."""
         self.device = device
-        for index in self.val_dataloader():
-            mine, _ = rows_here(index, 1, *rank_and_size())
-            yield self._eval_batch(mine, self._validated)
+        for batch in self.val_dataloader():
+            yield self._evaluated(batch, self._validated)
 
     def tested(self, device: torch.device, change: Change | None = None) -> Iterator[Batch]:
         """The test images likewise, outside of a test; ``change(images, numbers)`` is of the bytes."""
         self.device = device
-        for index in self.test_dataloader():
-            mine, _ = rows_here(index, 1, *rank_and_size())
-            yield self._eval_batch(mine, self._splits.test, change)
+        for batch in self.test_dataloader():
+            yield self._evaluated(batch, self._splits.test, change)
 
     def corrupted(self, device: torch.device, kind: str, severity: int) -> Iterator[Batch]:
         """The test images under a corruption."""
         key = hash_key(CORRUPT, self.seed)
         return self.tested(device, lambda images, index: corrupted(images, index, kind, severity, key))
 
-    def _in_order(self, index: Tensor) -> IndexLoader:
-        return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0)
+    def _in_order(self, index: Tensor, images_of: ImageSet) -> IndexLoader:
+        images, reading, ahead = images_of.images, self.reading, None
+        if reading is not None and isinstance(images, EncodedImages):
+
+            def ahead(batches: Iterator[Tensor]) -> Iterator[Any]:
+                return reading.evaluation(batches, images, self.device)
+
+        return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0, ahead)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint remembers of the data."""
@@ -253,6 +291,7 @@ class ViewsDataModule(LightningDataModule):
             "image_shape": list(self.image_shape),
             "num_classes": self.num_classes,
             "classes": list(self._splits.classes),
+            "keep": self.keep,
             "source_shape": list(self._splits.train.images.shape[1:]),
             "value_range": list(self._splits.value_range or ()) or None,
             "mean": self.mean.tolist(),
@@ -266,18 +305,21 @@ class ViewsDataModule(LightningDataModule):
         Raises:
             UserError: if the data set's content or the noisy labels have changed.
         """
+        kept = state_dict.get("keep", DECODED)  # before there was a choice
+        if kept != self.keep:
+            raise UserError(f"this run was started with images that are {kept}: set data.keep={kept}")
         if state_dict["data_hash"] != self.data_hash:
             raise UserError("the data set is not the one that this run was started with: its content differs")
         if state_dict.get("label_noise") != self.noise_record:
             raise UserError("the noisy labels are not those that this run was started with: label_noise differs")
 
     @property
-    def train_images(self) -> Tensor:
+    def train_images(self) -> Images:
         """The official training images as they are, uint8 (N, C, H, W), the validation part among them."""
         return self._splits.train.images
 
     @property
-    def test_images(self) -> Tensor:
+    def test_images(self) -> Images:
         """The test images as they are, uint8 (N, C, H, W)."""
         return self._splits.test.images
 
@@ -295,6 +337,11 @@ class ViewsDataModule(LightningDataModule):
     def data_hash(self) -> str:
         """The sha256 of the data set's content."""
         return self._splits.hash
+
+    @property
+    def keep(self) -> str:
+        """Whether the images are decoded, or stay encoded."""
+        return DECODED if self.reading is None else ENCODED
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -33,25 +33,44 @@ class Encoded(Protocol):
         """Those of its file."""
 
 
-def decode_image(encoded: Encoded, channels: int, image_size: Size, value_range: Range | None = None) -> np.ndarray:
+def decode_image(
+    encoded: Encoded, channels: int, image_size: Size, value_range: Range | None = None, share: float = 1.0
+) -> np.ndarray:
     """The pixels of an image, uint8 (channels, H, W), upright; with ``image_size`` resized and cropped to it.
 
     A single number is that of a square's sides, two are the height and the width. ``value_range`` is that of the data
-    set's images of more than 8 bits.
+    set's images of more than 8 bits. ``share`` is what the crop keeps of the sides of what covers it.
     """
-    from PIL import Image, ImageOps
-
-    with Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded.read_bytes())) as file:
-        image: Image.Image = file
-        if file.getexif().get(0x0112, 1) != 1:  # the orientation
-            image = ImageOps.exif_transpose(file)
-        image = _to_mode(image, "RGB" if channels == 3 else "L", value_range)
-        image.load()
+    with opened(encoded) as file:
+        image = upright(file, channels, value_range)
     if image_size is not None:
         height, width = pair(image_size)
-        image = _resize_and_crop(image, height, width) if image.size != (width, height) else image
+        if share < 1 or image.size != (width, height):
+            image = _resize_and_crop(image, height, width, share)
     pixels: np.ndarray = np.asarray(image).reshape(image.height, image.width, channels).transpose(2, 0, 1)
     return pixels
+
+
+def opened(encoded: Encoded) -> "Image.Image":
+    """The file of an image, of which no pixel is decoded yet."""
+    from PIL import Image
+
+    return Image.open(encoded if isinstance(encoded, Path) else io.BytesIO(encoded.read_bytes()))
+
+
+def orientation(file: "Image.Image") -> int:
+    """How an image is to be turned, by its file: 1 for not at all; from 5 on height and width change places."""
+    return int(file.getexif().get(0x0112, 1))
+
+
+def upright(file: "Image.Image", channels: int, value_range: Range | None) -> "Image.Image":
+    """The image of a file, turned as it says, of 8 bits and this many channels."""
+    from PIL import ImageOps
+
+    image = ImageOps.exif_transpose(file) if orientation(file) != 1 else file
+    image = _to_mode(image, "RGB" if channels == 3 else "L", value_range)
+    image.load()
+    return image
 
 
 def pair(size: int | Sequence[int]) -> tuple[int, int]:
@@ -69,14 +88,16 @@ def _to_mode(image: "Image.Image", mode: str, value_range: Range | None) -> "Ima
     return image.convert(mode) if image.mode != mode else image
 
 
-def _resize_and_crop(image: "Image.Image", height: int, width: int) -> "Image.Image":
-    """As small as it covers the wanted size (bilinear, antialiased), then the centre is cut out."""
+def _resize_and_crop(image: "Image.Image", height: int, width: int, share: float) -> "Image.Image":
+    """As small as it covers the wanted size by its share (bilinear, antialiased), then the centre is cut out.
+
+    As torchvision's Resize(int(size / share)) and CenterCrop(size).
+    """
     from PIL import Image
 
-    by_width = image.height * width >= image.width * height
-    covering = (
-        (width, image.height * width // image.width) if by_width else (image.width * height // image.height, height)
-    )
+    tall, wide = int(height / share), int(width / share)
+    by_width = image.height * wide >= image.width * tall
+    covering = (wide, image.height * wide // image.width) if by_width else (image.width * tall // image.height, tall)
     image = image.resize(covering, Image.Resampling.BILINEAR)
     left, top = round((covering[0] - width) / 2), round((covering[1] - height) / 2)
     return image.crop((left, top, left + width, top + height))
@@ -102,8 +123,9 @@ def decode_all(
     image_size: Size,
     workers: int | None,
     value_range: Range | None = None,
+    share: float = 1.0,
 ) -> dict[int, Broken]:
-    """Decode every image into ``out``, uint8 (N, C, H, W).
+    """Decode every image into ``out``, uint8 (N, C, H, W), as :func:`decode_image` does.
 
     Raises `UserError` at once for one of another size than ``out``.
 
@@ -115,7 +137,7 @@ def decode_all(
         broken = {}
         for i in chunk:
             try:
-                pixels = decode_image(images[i], out.shape[1], image_size, value_range)
+                pixels = decode_image(images[i], out.shape[1], image_size, value_range, share)
             except Exception as error:  # on damaged files Pillow raises nearly anything
                 broken[i] = Broken(images[i], reason_of(error))
                 continue
@@ -155,6 +177,11 @@ def in_chunks(label: str, images: Sequence[object], work: Callable[[range], T], 
 def cores() -> int:
     """That this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def share_of_cores() -> int:
+    """Of those the part of this process, where it is one of several on this machine."""
+    return max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 @contextmanager

@@ -1,10 +1,10 @@
-"""Images that a source has found, decoded once to one size and then read from a cache."""
+"""Images that a source has found: decoded once to one size and then read from a cache, or left encoded."""
 
 import hashlib
 import json
 import sys
-from collections.abc import Collection, Sequence
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,51 +12,16 @@ import torch
 from gvr_lightning.data.broken import NAMED, REPLACE, broken_line, leave_out, left_out
 from gvr_lightning.data.cache import Cache
 from gvr_lightning.data.cache_entry import Arrays
-from gvr_lightning.data.decode import Encoded, decode_all, first_readable, pair
+from gvr_lightning.data.decode import decode_all, first_readable, pair
 from gvr_lightning.data.depth import Range
+from gvr_lightning.data.encoded import EncodedImages
+from gvr_lightning.data.found import Found
 from gvr_lightning.data.image_set import ImageSet, Splits
+from gvr_lightning.data.keep import stays_encoded
 from gvr_lightning.errors import UserError
 
 FORMAT = 1  # of the decoded arrays; a change to it decodes anew
 SETTLED_NS = 2 * 10**9  # the tick of the coarsest file systems' clocks
-
-
-class Found(Protocol):
-    """Encoded images and their targets: those of training, then of the test, then of validation."""
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Their names."""
-
-    @property
-    def images(self) -> Sequence[Encoded]:
-        """Themselves, in order."""
-
-    @property
-    def targets(self) -> np.ndarray:
-        """Theirs, int64 (N,)."""
-
-    @property
-    def counts(self) -> tuple[int, int, int]:
-        """How many are of training, of the test and of validation."""
-
-    def name(self, number: int) -> str:
-        """What ``summary.json`` calls an image that is left out."""
-
-    def stamp(self) -> str:
-        """A hash of what the system says of the files, but not of what is in them."""
-
-    def newest(self) -> int:
-        """When the last change to a file was, in nanoseconds."""
-
-    def content(self, workers: int | None) -> tuple[str, int]:
-        """A hash of all, and the top of the range of images of more than 8 bits, 0 without any."""
-
-    def require_unchanged(self) -> None:
-        """Raises `UserError` if the files are others than when they were found."""
-
-    def require_classes(self, broken: Collection[int]) -> None:
-        """Raises `UserError` if nothing is left of a class without these images."""
 
 
 class DecodedSet:
@@ -66,7 +31,9 @@ class DecodedSet:
     without it all images must be of one size. The decoded images, uint8 (N, ``channels``, H, W), are kept in
     ``cache_dir`` (by default the user's cache folder) under a hash of the contents; ``workers`` threads decode (by
     default one a core). The values of images of more than 8 bits are those of ``value_range``, by default of as many
-    bits as the data set's largest value has. With ``skip_broken`` images that cannot be decoded are left out.
+    bits as the data set's largest value has. With ``skip_broken`` images that cannot be decoded are left out. The
+    centre keeps ``crop_pct`` of the sides of what covers it. By ``keep`` the images stay encoded instead, "auto" where
+    they would be too large: then they are resized and cropped whenever they are read.
     """
 
     def __init__(
@@ -77,6 +44,8 @@ class DecodedSet:
         workers: int | None = None,
         value_range: Sequence[float] | None = None,
         skip_broken: bool = False,
+        keep: str = "auto",
+        crop_pct: float = 1.0,
     ) -> None:
         if channels not in (1, 3):
             raise UserError(f"data.channels={channels}: 1 (grey) or 3 (colour)")
@@ -84,7 +53,10 @@ class DecodedSet:
             raise UserError(f"data.workers={workers}: a whole number from 1 on, or null")
         if value_range is not None and not (len(value_range) == 2 and value_range[0] < value_range[1]):
             raise UserError(f"data.value_range={list(value_range)}: the lowest and the highest value")
+        if not 0.5 <= crop_pct <= 1 or (crop_pct < 1 and image_size is None):
+            raise UserError(f"data.crop_pct={crop_pct}: a number in [0.5, 1], and below 1 with data.image_size")
         self.image_size = _size(image_size)
+        self.keep, self.crop_pct = keep, float(crop_pct)
         self.skip_broken = skip_broken
         self.channels = channels
         self.cache_dir = cache_dir
@@ -100,25 +72,49 @@ class DecodedSet:
 
         Raises `UserError` for images that cannot be decoded or differ in size, and for files that change meanwhile.
         """
-        stamp, cache = found.stamp(), Cache(self.cache_dir)
+        n, cache, stamp = len(found.targets), Cache(self.cache_dir), found.stamp()
+        shape = None if self.image_size is None else (n, self.channels, *pair(self.image_size))
+        encoded = stays_encoded(self.keep, shape, self.skip_broken)
         known = cache.recall(stamp), cache.recall(f"{stamp}-top")
         content, top = found.content(self.workers) if None in known else (known[0], int(str(known[1]), 16))
         deep = self.value_range or ((0.0, float(top)) if top else None)
         settings: list[Any] = [FORMAT, content, self.image_size, self.channels, *([deep] if top else [])]
-        key, arrays, broken = self._arrays(found, cache, settings, deep)
+        settings += [["crop_pct", self.crop_pct]] if self.crop_pct < 1 else []
+        if encoded and None in known:
+            found.require_unchanged()
+        if encoded:
+            key, parts, broken = _hash([*settings, "encoded"]), self._encoded(found, deep), list[int]()
+        else:
+            key, parts, broken = self._decoded(found, cache, settings, deep)
         # A file written just now may change again within the same tick: its time says nothing yet.
         if None in known and found.newest() < started - SETTLED_NS:
             cache.remember(stamp, str(content))
             cache.remember(f"{stamp}-top", f"{top:064x}")
-        names, parts, start = tuple(found.name(i) for i in broken), [], 0
-        ends = np.cumsum(found.counts)
+        train, test, val = parts
+        own, names = val if len(val.targets) else None, tuple(found.name(i) for i in broken)
+        return Splits(train, test, found.classes, key, value_range=deep, left_out=names, val=own, cache=cache)
+
+    def _encoded(self, found: Found, deep: Range | None) -> list[ImageSet]:
+        """The parts, of which nothing is decoded yet."""
+        assert self.image_size is not None, "stays_encoded() has asked for it"
+        images, ends, parts = found.images, np.cumsum(found.counts).tolist(), []
         for first, end in zip((0, *ends), ends, strict=False):
-            kept = int(end - first) - sum(first <= i < end for i in broken)
+            some = images[first:end]
+            size, targets = pair(self.image_size), torch.from_numpy(found.targets[first:end])
+            parts.append(ImageSet(EncodedImages(some, self.channels, size, self.crop_pct, deep, self.workers), targets))
+        return parts
+
+    def _decoded(
+        self, found: Found, cache: Cache, settings: list[Any], deep: Range | None
+    ) -> tuple[str, list[ImageSet], list[int]]:
+        """Their hash, the parts, and the numbers of the images that are left out."""
+        key, arrays, broken = self._arrays(found, cache, settings, deep)
+        ends, parts, start = np.cumsum(found.counts).tolist(), [], 0
+        for first, end in zip((0, *ends), ends, strict=False):
+            kept = end - first - sum(first <= i < end for i in broken)
             parts.append(ImageSet(*(torch.from_numpy(array[start : start + kept]) for array in arrays)))
             start += kept
-        train, test, val = parts
-        own = val if len(val.targets) else None
-        return Splits(train, test, found.classes, key, value_range=deep, left_out=names, val=own)
+        return key, parts, broken
 
     def _arrays(
         self, found: Found, cache: Cache, settings: list[Any], deep: Range | None
@@ -153,7 +149,7 @@ class DecodedSet:
             print(f"data: values of images of more than 8 bits {values} become 0 to 255", file=sys.stderr)
 
         def fill(out: np.ndarray) -> None:
-            broken = decode_all(images, out, self.image_size, self.workers, deep)
+            broken = decode_all(images, out, self.image_size, self.workers, deep, self.crop_pct)
             if broken and not self.skip_broken:
                 way_out = f"{REPLACE}, or set data.skip_broken=true"
                 raise UserError(broken_line(list(broken.values()), way_out))

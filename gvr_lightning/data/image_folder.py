@@ -1,4 +1,4 @@
-"""Images in one folder a class, decoded once and then read from a cache."""
+"""Images in one folder a class."""
 
 import sys
 import time
@@ -14,7 +14,7 @@ LEFT_OUT = "files that are no images are left out"
 
 
 class ImageFolder(DecodedSet):
-    """``root/train/<class>/**`` and ``root/test/<class>/**``, decoded as a :class:`DecodedSet`.
+    """``root/train/<class>/**`` and ``root/test/<class>/**``, read as a :class:`DecodedSet` says.
 
     Other usual layouts are found by :func:`gvr_lightning.data.layouts.find_layout`; ``test_folder`` is the name of the
     folder with the test images.
@@ -30,15 +30,17 @@ class ImageFolder(DecodedSet):
         test_folder: str | None = None,
         value_range: Sequence[float] | None = None,
         skip_broken: bool = False,
+        keep: str = "auto",
+        crop_pct: float = 1.0,
     ) -> None:
-        super().__init__(image_size, channels, cache_dir, workers, value_range, skip_broken)
+        super().__init__(image_size, channels, cache_dir, workers, value_range, skip_broken, keep, crop_pct)
         self.test_folder = test_folder
         if test_folder is not None and (Path(test_folder).name != test_folder or test_folder in ("..", "train")):
             raise UserError(f"data.test_folder={test_folder}: the name of a folder beside train")
         self.root = Path(root).expanduser().absolute()
 
     def __call__(self) -> Splits:
-        """Read the images, from the cache where it has them, as a memory map.
+        """List the images, and read them from the cache where it has them.
 
         Raises `UserError` for a folder or class that is missing or empty, for images that cannot be decoded or differ
         in size, and for files that change meanwhile.

@@ -1,23 +1,27 @@
 """What every data source returns."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gvr_lightning.data.cache import Cache
+from gvr_lightning.data.encoded import EncodedImages
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, permutation
 
 SPLIT = 3  # what a random number is for; data/datamodule.py has the others
+Images = Tensor | EncodedImages
 
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images, uint8 (N, C, H, W), possibly a memory map, and their targets, int64 (N,)."""
+    """Images, uint8 (N, C, H, W), possibly a memory map or still encoded, and their targets, int64 (N,)."""
 
-    images: Tensor
+    images: Images
     targets: Tensor
 
 
@@ -33,6 +37,7 @@ class Splits:
     left_out: tuple[str, ...] = ()  # files that are broken
     value_range: tuple[float, float] | None = None  # what became 0 to 255, of images of more than 8 bits
     val: ImageSet | None = None  # for validation; None: training images are held out
+    cache: Cache | None = None  # where what is worked out about the images is kept
 
 
 def require_whole(splits: object) -> Splits:
@@ -59,7 +64,8 @@ def require_whole(splits: object) -> Splits:
 
 def _complaint(part: object, classes: int) -> str:
     images, targets = getattr(part, "images", None), getattr(part, "targets", None)
-    if not isinstance(images, Tensor) or images.dtype != torch.uint8 or images.dim() != 4 or not images.numel():
+    shape = images.shape if isinstance(images, Images) else ()
+    if not isinstance(images, Images) or images.dtype != torch.uint8 or len(shape) != 4 or not shape.numel():
         return f"images are {_shown(images)}, not uint8 (N, C, H, W); float images in [0, 1] are images * 255, rounded"
     if not isinstance(targets, Tensor) or targets.dtype != torch.int64 or targets.shape != images.shape[:1]:
         return f"targets are {_shown(targets)}, not int64 ({len(images)},), one an image"
@@ -118,20 +124,24 @@ def content_hash(*sets: ImageSet) -> str:
     digest = hashlib.sha256()
     for tensor in (tensor for part in sets for tensor in (part.images, part.targets)):
         digest.update(repr(tuple(tensor.shape)).encode())
-        digest.update(np.ascontiguousarray(tensor.numpy()).data)
+        digest.update(np.ascontiguousarray(tensor[:].numpy()).data)
     return digest.hexdigest()
 
 
-def channel_moments(images: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def channel_moments(
+    images: Images, index: Tensor, together: int = 4096, advance: Callable[[int], None] = lambda images: None
+) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation of each channel in [0, 1], float32 (C,), exact whatever the number of pixels.
 
-    From counts of the 256 levels; a constant channel has standard deviation 1, so that it can be divided by.
+    From counts of the 256 levels; a constant channel has standard deviation 1, so that it can be divided by. So many
+    images are looked at ``together``, and ``advance`` is told how many.
     """
     counts = torch.zeros(images.shape[1], 256, dtype=torch.float64)
-    for rows in index.split(4096):
+    for rows in index.split(together):
         part = images[rows]
         for c in range(images.shape[1]):
             counts[c] += torch.bincount(part[:, c].flatten(), minlength=256)
+        advance(len(rows))
     level = torch.arange(256, dtype=torch.float64) / 255
     weight = counts / counts.sum(1, keepdim=True)
     mean = weight @ level

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gvr_lightning.data.contents import read_all
-from gvr_lightning.data.image_files import ImageFile, image_files
+from gvr_lightning.data.image_files import Files, ImageFile, image_files
 from gvr_lightning.data.layouts import Layout, annotations, class_folders, find_layout, others, readable
 from gvr_lightning.errors import UserError
 
@@ -32,9 +32,9 @@ class Listing:
         return self.layout.root
 
     @property
-    def images(self) -> list[Path]:
+    def images(self) -> Files:
         """Where the files are."""
-        return [self.root / file.name for file in self.files]
+        return Files(self.root, [file.name for file in self.files])
 
     def name(self, number: int) -> str:
         """Of a file, below the root."""

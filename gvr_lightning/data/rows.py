@@ -41,7 +41,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """The images of a set, as :class:`gvr_lightning.data.decoded_set.Found` has it."""
+    """The images of a set, as :class:`gvr_lightning.data.found.Found` has it."""
 
     images: Sequence[Row]
     targets: np.ndarray

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvr_lightning.data.image_set import Images
 from gvr_lightning.distributed.batch import gather_rows, rank_and_size
 from gvr_lightning.metrics.cached import cache_path, keep, recall, say
 from gvr_lightning.metrics.extractor import Extractor
@@ -34,8 +35,8 @@ class Statistics:
         return float(self.outer.trace() - self.total.square().sum() / self.count) / (self.count - 1)
 
 
-def statistics(extractor: Extractor, images: Tensor) -> Statistics:
-    """Of images, uint8 (N, C, H, W), possibly a memory map."""
+def statistics(extractor: Extractor, images: Images) -> Statistics:
+    """Of images, uint8 (N, C, H, W), possibly a memory map or still encoded."""
     total = torch.zeros(extractor.num_features, dtype=torch.float64)
     outer = torch.zeros(extractor.num_features, extractor.num_features, dtype=torch.float64)
     for features, _ in extract(extractor, images):
@@ -44,7 +45,7 @@ def statistics(extractor: Extractor, images: Tensor) -> Statistics:
     return Statistics(total, outer, len(images))
 
 
-def cached_statistics(extractor: Extractor, images: Tensor, key: str, cache_dir: str | None = None) -> Statistics:
+def cached_statistics(extractor: Extractor, images: Images, key: str, cache_dir: str | None = None) -> Statistics:
     """`statistics`, read from the cache folder if they are there.
 
     Args:
@@ -63,7 +64,7 @@ def cached_statistics(extractor: Extractor, images: Tensor, key: str, cache_dir:
     return found
 
 
-def extract(extractor: Extractor, images: Tensor, together: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
+def extract(extractor: Extractor, images: Images, together: bool = False) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and logits, block by block, float64 on the CPU: not every device has that.
 
     Args:
@@ -71,11 +72,12 @@ def extract(extractor: Extractor, images: Tensor, together: bool = False) -> Ite
         images: uint8 (N, C, H, W), the same on every process.
         together: whether the processes share the work; then all have to ask.
     """
-    blocks = list(images.split(BLOCK)) if len(images) else []
+    blocks = [range(len(images))[start : start + BLOCK] for start in range(0, len(images), BLOCK)]
     rank, processes = rank_and_size() if together else (0, 1)
     for first in range(0, len(blocks), processes):
         group = blocks[first : first + processes]
-        found = extractor(group[rank] if rank < len(group) else images[:1])
+        mine = group[rank] if rank < len(group) else range(1)
+        found = extractor(images[mine.start : mine.stop])
         if processes > 1:
             counts = [len(group[r]) if r < len(group) else 0 for r in range(processes)]
             features, logits = (gather_rows(part[: counts[rank]], counts) for part in found)

@@ -46,6 +46,24 @@ def crop_boxes(u: Tensor, size: tuple[int, int], scale: Sequence[float], ratio: 
     return *places, h, w
 
 
+def crop_box(
+    u: Sequence[float], size: tuple[int, int], scale: Sequence[float], ratio: Sequence[float]
+) -> tuple[int, int, int, int]:
+    """The box of :func:`crop_boxes` for one image, from its own numbers (DRAWS,), without tensors."""
+    H, W = size
+    h, w = min(H, round(W / ratio[0])), min(W, round(H * ratio[1]))
+    top, left = (H - h) // 2, (W - w) // 2
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for draw, of_ratio in zip(u[:TRIALS], u[TRIALS : 2 * TRIALS], strict=True):
+        area, by = (draw * (scale[1] - scale[0]) + scale[0]) * (H * W), math.exp(of_ratio * (high - low) + low)
+        height, width = round(math.sqrt(area / by)), round(math.sqrt(area * by))
+        if 0 < height <= H and 0 < width <= W:
+            places = zip(u[2 * TRIALS :], (H - height, W - width), strict=True)
+            top, left = (min(math.floor(place * (free + 1)), free) for place, free in places)
+            return top, left, height, width
+    return top, left, h, w
+
+
 class Erasing:
     """Random erasing: a box of the mean colour, in float images that are normalised.
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from gvr_lightning.data.transforms.box import DRAWS, crop_boxes
+from gvr_lightning.data.transforms.box import DRAWS, crop_box, crop_boxes
 from gvr_lightning.data.transforms.kinds import between, changed, exact
 from gvr_lightning.errors import UserError
 
@@ -38,6 +38,10 @@ class ResizedCrop:
         H, W = images.shape[2:]
         top, left, h, w = crop_boxes(u, (H, W), self.scale, self.ratio)
         return resampled(images, interpolation(top, h, H), interpolation(left, w, W), 1)
+
+    def box(self, u: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+        """Top, left, height and width of what is cut out of an image of this size, from its numbers (draws,)."""
+        return crop_box(u, size, self.scale, self.ratio)
 
 
 class GaussianBlur:

@@ -1,0 +1,324 @@
+"""Images that stay encoded: what they are read as, ahead of the steps, and on how many threads and processes."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from equality import assert_equal_rows, in_process, rows
+from PIL import Image
+from pool import Pool
+from runs import stop_after, tiny_run, weights
+from torch import Tensor
+
+from gvr_lightning.data import ahead, crops, encoded, keep
+from gvr_lightning.data.ahead import ReadAhead
+from gvr_lightning.data.augmentation import Augmentation
+from gvr_lightning.data.crops import decode_crops, reduction
+from gvr_lightning.data.datamodule import ViewsDataModule
+from gvr_lightning.data.encoded import EncodedImages
+from gvr_lightning.data.image_folder import ImageFolder
+from gvr_lightning.data.transforms.box import DRAWS, crop_box, crop_boxes
+from gvr_lightning.data.transforms.colour import Greyscale
+from gvr_lightning.data.transforms.resample import ResizedCrop
+from gvr_lightning.errors import Interrupted, UserError
+from gvr_lightning.random import hash_key, uniform
+
+SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+CROP = ResizedCrop(SCALE, RATIO)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small photographs of every size: smooth, so that a JPEG file loses little of them."""
+    folder, random = tmp_path_factory.mktemp("photos"), np.random.RandomState(0)
+    for part, count in (("train", 12), ("test", 4)):
+        for label in ("a", "b"):
+            (folder / part / label).mkdir(parents=True)
+            for number in range(count):
+                few = random.randint(0, 256, (5, 5, 3)).astype(np.uint8)
+                size = tuple(random.randint(20, 50, 2).tolist())
+                smooth = Image.fromarray(few).resize(size, Image.Resampling.BICUBIC)
+                smooth.save(folder / part / label / f"{number:02d}.jpg", quality=95)
+    return folder
+
+
+def load(root: Path, cache: Path, **settings: Any) -> Any:
+    return ImageFolder(root, cache_dir=str(cache), **{"image_size": 16, **settings})()
+
+
+def module(root: Path, cache: Path, augmentation: Any = None, **settings: Any) -> ViewsDataModule:
+    """A data module of the photographs, set up."""
+    source, augmentation = (lambda: load(root, cache, **settings)), augmentation or Augmentation(0, True, 0, 0.0)
+    data = ViewsDataModule(source, augmentation, views=2, batch_size=8, seed=3)
+    data.setup()
+    return data
+
+
+# --- what is read
+
+
+@pytest.mark.parametrize("share", [1.0, 0.8])
+@pytest.mark.parametrize("size", [16, [12, 20]])
+def test_without_a_crop_encoded_images_are_decoded_ones(root: Path, tmp_path: Path, size: Any, share: float) -> None:
+    one, other = (load(root, tmp_path, image_size=size, crop_pct=share, keep=how) for how in ("decoded", "encoded"))
+    for a, b in ((one.train, other.train), (one.test, other.test)):
+        assert isinstance(b.images, EncodedImages) and b.images.shape == a.images.shape
+        assert torch.equal(a.images, b.images[:]) and torch.equal(a.targets, b.targets)
+        assert torch.equal(a.images[[5, 0, 5]], b.images[torch.tensor([5, 0, 5])])
+    assert one.classes == other.classes and one.hash != other.hash
+
+
+@pytest.mark.parametrize("share", [1.0, 0.875, 0.7])
+def test_an_image_s_centre_is_torchvision_s(root: Path, tmp_path: Path, share: float) -> None:
+    transforms = pytest.importorskip("torchvision.transforms")
+    chain = transforms.Compose([transforms.Resize(int(16 / share)), transforms.CenterCrop(16)])
+    images = load(root, tmp_path, keep="encoded", crop_pct=share).train.images
+    for file, found in zip(images.images, images[:], strict=True):
+        expected = np.asarray(chain(Image.open(file).convert("RGB")))
+        np.testing.assert_array_equal(found.permute(1, 2, 0), expected)
+
+
+def test_a_box_is_that_of_the_same_numbers_on_the_device() -> None:
+    u = uniform(5, torch.arange(3000), DRAWS)
+    for size, ratio in (((40, 50), RATIO), ((300, 17), RATIO), ((9, 200), (0.5, 0.6))):
+        expected = torch.stack(crop_boxes(u, size, SCALE, ratio)).T.int().tolist()
+        assert [list(crop_box(one, size, SCALE, ratio)) for one in u.T.tolist()] == expected
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_crops_are_torchvision_s_to_a_grey_level(root: Path, channels: int) -> None:
+    functional = pytest.importorskip("torchvision.transforms.functional")
+    files = sorted(root.rglob("*.jpg"))
+    index, keys = torch.arange(len(files)), [7, 8]
+    found = EncodedImages(files, channels, (16, 20)).read(index, CROP, keys)
+    assert found.shape == (2, len(files), channels, 16, 20)
+    for view, key in zip(found, keys, strict=True):
+        u = uniform(hash_key(key, ResizedCrop.number), index, DRAWS).T.tolist()
+        for file, pixels, draws in zip(files, view, u, strict=True):
+            image = Image.open(file).convert("L" if channels == 1 else "RGB")
+            expected = functional.resized_crop(image, *CROP.box(draws, (image.height, image.width)), [16, 20])
+            expected = torch.from_numpy(np.array(expected)).view(16, 20, channels).permute(2, 0, 1)
+            assert (pixels.int() - expected.int()).abs().max() <= 1
+    assert not torch.equal(found[0], found[1])
+
+
+def test_large_files_are_decoded_no_finer_than_all_their_crops_need(tmp_path: Path) -> None:
+    assert [reduction([(0, 0, h, w)], (10, 10)) for h, w in ((9, 90), (40, 40), (39, 90), (80, 99), (999, 160))] == [
+        *(1, 2, 1, 4, 8)
+    ]
+    assert reduction([(0, 0, 400, 400), (0, 0, 45, 400)], (10, 10)) == 2
+    few = np.random.RandomState(1).randint(0, 256, (6, 6, 3)).astype(np.uint8)
+    Image.fromarray(few).resize((403, 305), Image.Resampling.BICUBIC).save(tmp_path / "x.jpg", quality=95)
+    sizes, real = [], crops.upright
+
+    def noted(file: Any, *rest: Any) -> Any:
+        sizes.append(file.size)
+        return real(file, *rest)
+
+    boxes = [(3, 5, 300, 390), (100, 200, 85, 85)]
+    out = torch.empty(2, 3, 10, 10, dtype=torch.uint8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(crops, "upright", noted)
+        decode_crops(tmp_path / "x.jpg", lambda size: boxes if size == (305, 403) else [], out, None)
+    assert sizes == [(101, 77)]
+    image = Image.open(tmp_path / "x.jpg")
+    for (top, left, height, width), pixels in zip(boxes, out, strict=True):
+        cut = image.crop((left, top, left + width, top + height)).resize((10, 10), Image.Resampling.BILINEAR)
+        assert np.abs(np.asarray(cut).astype(int) - pixels.permute(1, 2, 0).numpy()).max() <= 6
+
+
+@pytest.mark.parametrize("turned", [1, 6])
+@pytest.mark.parametrize("kind", ["RGB", "L", "CMYK", "P"])
+def test_files_of_every_kind_are_cropped_upright(tmp_path: Path, kind: str, turned: int) -> None:
+    pixels = np.random.RandomState(2).randint(0, 256, (12, 30, 3)).astype(np.uint8)
+    image, exif = Image.fromarray(pixels).convert(kind), Image.Exif()
+    exif[0x0112] = turned
+    file = tmp_path / ("x.png" if kind == "P" else "x.jpg")
+    image.save(file, exif=exif)
+    plain = Image.open(file).convert("RGB")
+    plain = plain.transpose(Image.Transpose.ROTATE_270) if turned == 6 else plain
+    out = torch.empty(1, 3, 8, 6, dtype=torch.uint8)
+    asked: list[tuple[int, int]] = []
+    decode_crops(file, lambda size: asked.append(size) or [(2, 3, 8, 6)], out, None)  # type: ignore[func-returns-value]
+    assert asked == [(plain.height, plain.width)]
+    np.testing.assert_array_equal(out[0].permute(1, 2, 0), np.asarray(plain)[2:10, 3:9])
+
+
+def test_the_crop_is_made_while_decoding_and_the_rest_on_the_device(root: Path, tmp_path: Path) -> None:
+    grey = Greyscale(0.5)
+    data = module(root, tmp_path, Augmentation(0, True, 4, 1.0, [CROP, grey]), keep="encoded")
+    images, index = data.train_images, torch.tensor([4, 1, 9])
+    batch = data._train_batch(index, epoch=2)
+    keys = data._keys(2)
+    assert isinstance(images, EncodedImages)
+    boxed = images.read(index, CROP, keys)
+    for view, key, own in zip(batch.views, keys, boxed, strict=True):
+        (expected,) = Augmentation(0, True, 4, 1.0, [grey])(own, data.mean, data.std, index, [key])
+        assert torch.equal(view, expected)
+    (alone,) = data._train_batch(index[1:2], epoch=2).views[1]
+    assert torch.equal(alone, batch.views[1][1])
+    assert not torch.equal(alone, data._train_batch(index[1:2], epoch=3).views[1][0])
+
+
+# --- threads, and reading ahead
+
+
+def test_one_crop_of_all_views_is_one_while_decoding_too(root: Path, tmp_path: Path) -> None:
+    one, each = (Augmentation(0, False, 0, 0.0, [CROP], weak_first=True, same_crop=same) for same in (True, False))
+    first, second = module(root, tmp_path, one, keep="encoded")._train_batch(torch.arange(8), 0).views
+    own, further = module(root, tmp_path, each, keep="encoded")._train_batch(torch.arange(8), 0).views
+    assert torch.equal(first, second) and torch.equal(first, own) and not torch.equal(own, further)
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_no_more_images_are_decoded_at_a_time_than_there_are_workers(root: Path, workers: int) -> None:
+    files, real, lock = sorted(root.rglob("*.jpg")), encoded.decode_crops, threading.Lock()
+    now, most = [0], [0]
+
+    def counted(*arguments: Any) -> None:
+        with lock:
+            now[0] += 1
+            most[0] = max(most[0], now[0])
+        real(*arguments)
+        with lock:
+            now[0] -= 1
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoded, "decode_crops", counted)
+        found = EncodedImages(files, 3, (16, 16), workers=workers).read(torch.arange(len(files)), CROP, [1])
+    assert most[0] <= workers
+    assert torch.equal(found, EncodedImages(files, 3, (16, 16)).read(torch.arange(len(files)), CROP, [1]))
+
+
+def test_batches_are_read_in_order_and_so_many_ahead() -> None:
+    begun: list[int] = []
+
+    def read(index: Tensor) -> Tensor:
+        begun.append(int(index))
+        return index * 10
+
+    asked: list[int] = []
+
+    def batches() -> Any:
+        for number in range(9):
+            asked.append(number)
+            yield torch.tensor(number)
+
+    readings = ReadAhead().through(batches(), read)
+    first = next(readings)
+    assert asked == list(range(ahead.AHEAD + 1))  # those that it may have begun
+    rest = list(readings)
+    assert [int(r.numbers) for r in (first, *rest)] == list(range(9))
+    assert [int(r.images.result()) for r in (first, *rest)] == [10 * n for n in range(9)] and begun == list(range(9))
+
+
+# --- which way, and what is said
+
+
+def test_the_way_is_chosen_by_size_and_said(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    size = 32 * 3 * 16 * 16
+    monkeypatch.setattr(keep, "LIMIT", size)
+    assert isinstance(load(root, tmp_path).train.images, Tensor)
+    assert "data: 32 images are kept decoded" in capsys.readouterr().err
+    monkeypatch.setattr(keep, "LIMIT", size - 1)
+    assert isinstance(load(root, tmp_path).train.images, EncodedImages)
+    assert "32 images would be 2.46e-05 GB decoded, more than 2.4575e-05: they stay encoded" in capsys.readouterr().err
+    assert isinstance(load(root, tmp_path, keep="decoded").train.images, Tensor)
+    with pytest.raises(UserError, match=r"data\.skip_broken=true: 32 images stay encoded"):
+        load(root, tmp_path, skip_broken=True)
+    with pytest.raises(UserError, match=r"data\.keep=encoded: set data\.image_size"):
+        load(root, tmp_path, keep="encoded", image_size=None)
+
+
+def test_a_second_start_reads_no_image(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for how in ("decoded", "encoded"):
+        first = module(root, tmp_path, keep=how)
+        monkeypatch.setattr("gvr_lightning.data.moments.channel_moments", None)
+        again = module(root, tmp_path, keep=how)
+        assert torch.equal(first.mean, again.mean) and torch.equal(first.std, again.std)
+        monkeypatch.undo()
+    (moments, *_) = (tmp_path / "index").glob("*-moments")
+    assert (moments.parent / moments.name).read_text().count(" ") == 5
+    for name in (tmp_path / "index").glob("*-moments"):
+        name.write_text("1 2 no")
+    assert torch.equal(module(root, tmp_path, keep="encoded").mean, again.mean)
+
+
+def test_moments_of_many_encoded_images_are_those_of_some(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = module(root, tmp_path, keep="encoded")
+    assert torch.equal(exact.mean, module(root, tmp_path, keep="decoded").mean)
+    monkeypatch.setattr("gvr_lightning.data.moments.MOST", 5)
+    some = module(root, tmp_path, keep="encoded")
+    assert not torch.equal(some.mean, exact.mean)
+    assert torch.equal(module(root, tmp_path, keep="encoded").std, some.std)
+
+
+def test_a_broken_file_is_named_when_it_is_read(root: Path, tmp_path: Path) -> None:
+    files = sorted(root.rglob("*.jpg"))
+    half = tmp_path / "half.jpg"
+    half.write_bytes(files[0].read_bytes()[:400])
+    for images in (
+        EncodedImages([*files[:4], half], 3, (8, 8)),
+        EncodedImages([half, half.with_name("gone")], 3, (8, 8)),
+    ):
+        for crop in (None, CROP):
+            with pytest.raises(UserError, match=rf"{half} cannot be decoded \(.*replace or remove") as caught:
+                images.read(torch.arange(len(images)), crop, [1, 2])
+            assert "\n" not in str(caught.value)
+
+
+# --- whole runs
+
+
+WHOLE = ["data=image_folder", "augmentation=imagenet", "regularizer=gvr", "batch_size=4", "data.val_fraction=0.1"]
+WHOLE += ["data.image_size=16", "data.max_train=14", "data.keep=encoded", "trainer.precision=64-true"]
+
+
+@pytest.fixture(scope="module")
+def whole(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on images that stay encoded, read by one worker."""
+    folder = tmp_path_factory.mktemp("runs")
+    tiny_run(folder / "whole", *WHOLE, f"data.root={root}", f"data.cache_dir={folder / 'cache'}", "data.workers=1")
+    return folder / "whole"
+
+
+def test_a_run_tells_how_long_its_steps_waited(whole: Path) -> None:
+    summary = json.loads((whole / "summary.json").read_text())
+    assert summary["status"] == "finished" and 0 <= summary["train"]["data_wait"] <= 1
+    last = rows(whole)[-2]
+    assert last["train/data_wait"] and float(last["train/data_wait"]) == summary["train"]["data_wait"]
+
+
+def test_a_run_that_was_stopped_ends_with_the_same_weights_whoever_reads(
+    root: Path, whole: Path, tmp_path: Path
+) -> None:
+    overrides = [*WHOLE, f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "data.workers=3"]
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 6, 15)
+        with pytest.raises(Interrupted):
+            tiny_run(tmp_path / "run", *overrides)
+    tiny_run(tmp_path / "run", *overrides, f"resume={tmp_path / 'run'}")
+    a, b = weights(whole), weights(tmp_path / "run")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_two_processes_see_the_same_pixels(two: Pool, root: Path, whole: Path, tmp_path: Path) -> None:
+    overrides = [*WHOLE, f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "trainer.devices=2"]
+    two(in_process, tmp_path / "run", overrides)
+    assert_equal_rows(whole, tmp_path / "run")
+
+
+def test_a_run_goes_on_with_images_as_it_had_them(root: Path, tmp_path: Path) -> None:
+    state = module(root, tmp_path, keep="encoded").state_dict()
+    with pytest.raises(UserError, match=r"images that are encoded: set data\.keep=encoded"):
+        module(root, tmp_path, keep="decoded").load_state_dict(state)
+    before = {key: value for key, value in module(root, tmp_path).state_dict().items() if key != "keep"}
+    module(root, tmp_path).load_state_dict(before)  # of a version that had no choice
