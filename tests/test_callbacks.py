@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.trainer.call import _call_callback_hooks
 from omegaconf import OmegaConf
 from runs import stop_after, tiny_run
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -33,6 +34,7 @@ from gvr_lightning import AGR
 from gvr_lightning.callbacks.agr_statistics import AGRStatistics
 from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO, newest_checkpoint
 from gvr_lightning.callbacks.checkpoints import Checkpoints
+from gvr_lightning.callbacks.idle import OF_A_STEP, pass_over
 from gvr_lightning.callbacks.interruption import Interruption
 from gvr_lightning.callbacks.progress import RunProgress
 from gvr_lightning.callbacks.throughput import Throughput
@@ -904,3 +906,31 @@ def test_a_summary_that_cannot_be_read_is_empty(tmp_path: Path, content: str | N
     if content is not None:
         (tmp_path / "summary.json").write_text(content)
     assert summary.read_summary(tmp_path) == {}
+
+
+class OnlyEnds(Callback):
+    """Says when a batch ends."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        """Count it."""
+        self.ended = getattr(self, "ended", 0) + 1
+
+
+class OnlyEndsToo(OnlyEnds):
+    """Has its hook from another callback of somebody's, and one that an object got for itself."""
+
+    def __init__(self) -> None:
+        self.on_before_backward = lambda *_: None
+
+
+def test_lightning_passes_over_a_step_s_empty_hooks_and_no_others() -> None:
+    for callback, own in ((OnlyEnds(), set()), (OnlyEndsToo(), {"on_before_backward"})):
+        pass_over(callback)
+        kept = {name for name in OF_A_STEP if callable(getattr(callback, name))}
+        assert kept == {"on_train_batch_end"} | own
+        assert callable(callback.on_train_epoch_end)  # once an epoch costs nothing
+        trainer = Trainer(accelerator="cpu", callbacks=[callback], logger=False, enable_checkpointing=False)
+        trainer.callbacks = [callback]
+        for name in OF_A_STEP:
+            _call_callback_hooks(trainer, name)
+        assert callback.ended == 1

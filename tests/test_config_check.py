@@ -258,7 +258,10 @@ MISTAKES: list[tuple[str | list[str], list[str]]] = [
     ("zzz=1", ["there is name, seed, epochs", "logger, task, trainer, experiment, sampler, extractor, sweep"]),
     ("data.source.roots=3", ["there is none at all"]),
     ("+a.b.c=1", ["a={b: {c: 1}}: there is no such key"]),
-    ("+data.augmentation.brightness=1", ["it takes cutout, cutout_prob, erasing, flip, padding, same_crop, transforms, weak_first"]),
+    (
+        "+data.augmentation.brightness=1",
+        ["it takes cutout, cutout_prob, erasing, flip, padding, same_crop, transforms, weak_first"],
+    ),
     # what cannot go, and what its target wants
     ("optimizer.betas=[0.9,0.9] optimizer._target_=torch.optim.Adam", ["add it with +optimizer.betas=[0.9,0.9]"]),
     ("+task.accum=2", ["did you mean task.accumulate?"]),

@@ -26,6 +26,7 @@ from gvr_lightning.distributed.external import external_place
 from gvr_lightning.distributed.launch import launch
 from gvr_lightning.errors import TrainingError, UserError
 from gvr_lightning.models.resnet import resnet
+from gvr_lightning.tasks.finite import is_finite
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 WITHIN = 60  # seconds in which the other processes end
@@ -257,3 +258,22 @@ def test_a_checkpoint_of_an_earlier_version_keeps_the_metrics(tmp_path: Path) ->
     torch.save(checkpoint, path)
     tiny_run(tmp_path, f"resume={tmp_path}", "epochs=3")
     assert rows(tmp_path)[: len(before)] == before and len(rows(tmp_path)) == len(before) + 2
+
+
+SIZES = {"finite": 2.0, "zero": 0.0, "infinite": float("inf"), "NaN": float("nan"), "beyond float32": 3e38}
+
+
+@pytest.mark.parametrize("kinds", [[torch.float32], [torch.float64], [torch.float32, torch.float64]], ids=str)
+@pytest.mark.parametrize("size", SIZES)
+def test_gradients_are_as_finite_as_their_norm(size: str, kinds: list[torch.dtype]) -> None:
+    """The last: of such entries float32 has no norm, so that clipping by it would make zeros of all."""
+    parameters = [torch.nn.Parameter(torch.zeros(3, 4, dtype=kinds[i % len(kinds)])) for i in range(4)]
+    assert is_finite(parameters)  # without any
+    for p in parameters[:3]:
+        p.grad = torch.ones_like(p)
+    parameters[0].grad[1, 2:] = SIZES[size]  # type: ignore[index]
+    norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    assert is_finite(parameters) is bool(norm.isfinite())
+    assert is_finite(parameters) is (
+        size in ("finite", "zero") or (size == "beyond float32" and torch.float32 not in kinds)
+    )

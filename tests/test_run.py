@@ -24,6 +24,7 @@ from gvr_lightning.errors import Interrupted, TrainingError, UserError
 from gvr_lightning.recording.csv import read_metrics
 
 SMALL = {
+    "trainer=gpu": ["trainer.accelerator=gpu"],  # the small runs are on the CPU, unless told otherwise
     "task=ddpm": TINY_DDPM,
     "model=unet_small": TINY_DDPM,
     "model=unet_cifar10": TINY_DDPM,
@@ -107,7 +108,7 @@ def overrides_for(leaf: str, tmp_path: Path) -> list[str]:
 def test_every_configuration_runs(leaf: str, tmp_path: Path) -> None:
     if leaf == "trainer=gpu" and not torch.cuda.is_available():
         with pytest.raises(UserError, match=r"trainer: .*[gG][pP][uU]"):
-            tiny_run(tmp_path / "run", leaf)
+            tiny_run(tmp_path / "run", *overrides_for(leaf, tmp_path))
         return
     if leaf.startswith("extractor=inception"):  # its weights are a download; tests/test_metrics.py runs it
         with pytest.raises(UserError, match=r"extractor\.weights"):

@@ -10,6 +10,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
+from gvr_lightning.callbacks.idle import pass_over
 from gvr_lightning.config import cpu  # noqa: F401 (a resolver of conf/trainer/cpu.yaml)
 from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.batch import rank_and_size
@@ -56,6 +57,8 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     own |= {"callbacks": callbacks, "logger": False, "plugins": plugins, "strategy": strategy}
     trainer: Trainer = make(node, "trainer", **own)
     _leave_signals_alone(trainer)
+    for callback in callbacks:
+        pass_over(callback)
     return trainer
 
 

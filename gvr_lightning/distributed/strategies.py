@@ -3,7 +3,7 @@
 import inspect
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,25 +22,14 @@ from gvr_lightning.distributed.sync_batchnorm import SyncBatchNorm
 from gvr_lightning.errors import UserError
 
 
-@runtime_checkable
-class DividesParameters(Protocol):
-    """A strategy that divides the weights among the processes."""
-
-    def keep_parameters(self) -> AbstractContextManager[None]:
-        """Together, as long as a penalty differentiates."""
-
-    def reshard(self) -> None:
-        """Divide them again."""
-
-
 def keep_parameters(strategy: object) -> AbstractContextManager[None]:
     """While a penalty differentiates, the weights stay together."""
-    return strategy.keep_parameters() if isinstance(strategy, DividesParameters) else nullcontext()
+    return strategy.keep_parameters() if isinstance(strategy, FullySharded) else nullcontext()
 
 
 def divide_parameters(strategy: object) -> None:
     """The weights are divided again, where they are."""
-    if isinstance(strategy, DividesParameters):
+    if isinstance(strategy, FullySharded):
         strategy.reshard()
 
 

@@ -205,7 +205,8 @@ class BaseTask(RecordingTask):
         A gradient scaler skips such updates itself. On a GPU "stop" looks when values are read, "skip" at every update.
         """
         look = self.device.type == "cpu" or self.non_finite.skips
-        if look and self.trainer.scaler is None and not is_finite(self.model.parameters()):
+        trained = (p for group in optimizer.param_groups for p in group["params"])
+        if look and self.trainer.scaler is None and not is_finite(trained):
             self.non_finite.skip(self.model, not_finite(self._loss, self.trainer))
             self.skipped_now = True
             return

@@ -60,6 +60,9 @@ class NonFinite:
 def is_finite(parameters: Iterable[nn.Parameter]) -> bool:
     """Whether all gradients are finite; waits for the device."""
     grads = [p.grad for p in parameters if p.grad is not None]
+    if len({(type(g), g.device, g.dtype) for g in grads}) == 1 and type(grads[0]) is Tensor:
+        # as get_total_norm, which takes a small network's layer's time to look for several kinds and for shards
+        return math.isfinite(torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads))).item())
     norm = torch.nn.utils.get_total_norm(grads, foreach=True) if grads else torch.zeros(())
     return bool((norm.full_tensor() if hasattr(norm, "full_tensor") else norm).isfinite())
 
