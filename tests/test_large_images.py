@@ -3,6 +3,7 @@
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -214,6 +215,24 @@ def test_batches_are_read_in_order_and_so_many_ahead() -> None:
     rest = list(readings)
     assert [int(r.numbers) for r in (first, *rest)] == list(range(9))
     assert [int(r.images.result()) for r in (first, *rest)] == [10 * n for n in range(9)] and begun == list(range(9))
+
+
+def test_what_is_read_ahead_is_what_is_read_at_once(root: Path, tmp_path: Path) -> None:
+    data = module(root, tmp_path, Augmentation(0, True, 0, 0.0, [CROP]), keep="encoded")
+    done = SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(ready=1)))
+    task = SimpleNamespace(accumulate=2, device=torch.device("cpu"))
+    trainer: Any = SimpleNamespace(current_epoch=2, training=True, testing=True, lightning_module=task)
+    trainer.fit_loop = SimpleNamespace(epoch_loop=done)
+    data.trainer = trainer
+    readings = list(data.train_dataloader())
+    assert len(readings) == 2  # of three batches one is done
+    for reading in readings:
+        found, expected = data.on_after_batch_transfer(reading, 0), data._train_batch(reading.numbers, 2, 2)
+        assert all(torch.equal(a, b) for a, b in zip(found.views, expected.views, strict=True))
+    trainer.training = False
+    for reading in data.test_dataloader():
+        expected = data._eval_batch(reading.numbers, data._splits.test)
+        assert torch.equal(data.on_after_batch_transfer(reading, 0).views[0], expected.views[0])
 
 
 # --- which way, and what is said
