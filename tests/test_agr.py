@@ -259,6 +259,19 @@ def test_blocks_that_do_not_divide_the_tensor(monkeypatch: pytest.MonkeyPatch, b
         torch.testing.assert_close(g.double(), exact, rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("together", [64, 64 * 7, agr._TOGETHER])
+def test_small_tensors_of_one_shape_are_each_by_itself_however_many_go_together(
+    monkeypatch: pytest.MonkeyPatch, together: int
+) -> None:
+    monkeypatch.setattr(agr, "_TOGETHER", together)
+    random = torch.Generator().manual_seed(0)
+    grads = [torch.randn((8, 8) if i % 3 else (64,), generator=random, dtype=torch.float64) for i in range(900)]
+    expected = [g * (1 - g.abs() / g.abs().sum()) for g in grads]
+    agr_(grads)
+    for g, formula in zip(grads, expected, strict=True):
+        torch.testing.assert_close(g, formula, rtol=1e-13, atol=0)
+
+
 def test_complex_entries_shrink_by_their_modulus() -> None:
     g = torch.tensor([3 + 4j, -5j, 0, 10], dtype=torch.complex128)
     expected = g * torch.tensor([0.75, 0.75, 1, 0.5])

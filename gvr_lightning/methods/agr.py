@@ -14,6 +14,7 @@ from gvr_lightning.methods.shrink import alike_, alone_, by_row_, together_, who
 GRANULARITIES = ("tensor", "row")  # what sum|g| is over
 _LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
 _BLOCK = 2**22  # of more than so many in blocks: what |g| is kept in stays cached, and is made once
+_TOGETHER = 2**15 - 1  # elements of small ones at a time: from 2^15 on torch's threads share a call, and wait for it
 _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the first size beyond it
 
 
@@ -53,7 +54,9 @@ def agr_(grads: Iterable[Tensor | None], granularity: str = "tensor") -> None:
         for g in large:
             alone_(g, buffer)
     for small in alike.values():
-        alike_(small)
+        most = _TOGETHER // small[0].numel()
+        for first in range(0, len(small), most):
+            alike_(small[first : first + most])
     for group in others.values():
         together_(group)
 
