@@ -434,7 +434,9 @@ CHANGES = {  # an override -> the keys that no continuation may change; none whe
     "data.max_train=10": "data.max_train",
     "data.val_fraction=0.3": "data.val_fraction",
     "data.augmentation.flip=true": "data.augmentation.flip",
-    "label_noise=symmetric label_noise.rate=0.4": ("label_noise._target_, label_noise.rate, label_noise.seed"),
+    "label_noise=symmetric label_noise.rate=0.4": (
+        "label_noise._target_, label_noise.rate, label_noise.seed, label_noise.validation"
+    ),
     "seed=1": "seed",
     "batch_size=64": "batch_size",
     "seed=1 batch_size=64": "batch_size, seed",

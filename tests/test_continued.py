@@ -106,7 +106,7 @@ def test_what_a_run_is_may_not_change(start: Start) -> None:
         "parameters.freeze=backbone": "parameters.freeze",
         "task.ema_decay=0.9": "task.ema_decay",
         "parameters.lr_scale={head:2} parameters.no_decay=norm_bias": "parameters.lr_scale.head, parameters.no_decay",
-        "label_noise=none": "label_noise._target_, label_noise.rate, label_noise.seed",
+        "label_noise=none": "label_noise._target_, label_noise.rate, label_noise.seed, label_noise.validation",
     }.items():
         assert refusal(folder, *override.split()) == (
             f"resume={folder}: a run's model and data cannot change: {keys}; start a new run"

@@ -178,11 +178,11 @@ def test_training_never_sees_the_test_images(tmp_path: Path, monkeypatch: pytest
     seen: list[int] = []
     original = ViewsDataModule._eval_batch
 
-    def spy(self: ViewsDataModule, index: torch.Tensor, images: Any) -> Any:
+    def spy(self: ViewsDataModule, index: torch.Tensor, images: Any, *further: Any) -> Any:
         if images is self._splits.test:
             assert self.trainer.testing  # type: ignore[union-attr]
             seen.extend(index.tolist())
-        return original(self, index, images)
+        return original(self, index, images, *further)
 
     monkeypatch.setattr(ViewsDataModule, "_eval_batch", spy)
     tiny_run(tmp_path, "data.eval_batch_size=50")

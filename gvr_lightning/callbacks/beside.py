@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+NAME = "beside-the-training"
+
 
 class Beside:
     """One piece of work at a time, in a thread; what went wrong in it is raised by whoever asks next."""
@@ -20,7 +22,7 @@ class Beside:
     def start(self, work: Callable[[], None]) -> None:
         """Begin, when the piece before has ended."""
         self.wait()
-        self._thread = threading.Thread(target=self._do, args=(work,))
+        self._thread = threading.Thread(target=self._do, args=(work,), name=NAME)
         self._thread.start()
 
     def _do(self, work: Callable[[], None]) -> None:

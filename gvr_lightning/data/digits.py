@@ -25,7 +25,7 @@ class Digits:
     def __call__(self) -> Splits:
         """Read the digits: images (N, 1, 8, 8), the 17 grey levels spread over 0..255."""
         lines = _lines()
-        images = np.round(lines[:, :-1].reshape(-1, 1, 8, 8) * (255 / 16)).astype(np.uint8)
+        images = np.round(lines[:, :-1].reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)[:, None]
         targets = lines[:, -1].astype(np.int64)
         # RandomState's stream is frozen, that of numpy's newer generators is not.
         order = np.random.RandomState(SPLIT_SEED).permutation(len(targets))
