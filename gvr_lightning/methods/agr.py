@@ -13,7 +13,7 @@ from gvr_lightning.methods.shrink import alike_, alone_, by_row_, together_, who
 
 GRANULARITIES = ("tensor", "row")  # what sum|g| is over
 _LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
-_BLOCK = 2**22  # of more than so many in blocks: what |g| is kept in stays cached, and is made once
+_BLOCK = 2**19  # in blocks: what |g| is kept in stays cached, and its memory costs nothing to get
 _TOGETHER = 2**15 - 1  # elements of small ones at a time: from 2^15 on torch's threads share a call, and wait for it
 _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the first size beyond it
 
