@@ -168,11 +168,16 @@ def test_the_crop_is_made_while_decoding_and_the_rest_on_the_device(root: Path, 
 # --- threads, and reading ahead
 
 
-def test_one_crop_of_all_views_is_one_while_decoding_too(root: Path, tmp_path: Path) -> None:
-    one, each = (Augmentation(0, False, 0, 0.0, [CROP], weak_first=True, same_crop=same) for same in (True, False))
-    first, second = module(root, tmp_path, one, keep="encoded")._train_batch(torch.arange(8), 0).views
-    own, further = module(root, tmp_path, each, keep="encoded")._train_batch(torch.arange(8), 0).views
-    assert torch.equal(first, second) and torch.equal(first, own) and not torch.equal(own, further)
+def test_one_crop_and_a_weak_view_are_so_while_decoding_too(root: Path, tmp_path: Path) -> None:
+    grey, index = Greyscale(1.0), torch.tensor([4, 1, 9, 0, 2, 7])
+    data = module(root, tmp_path, Augmentation(0, True, 4, 1.0, [CROP, grey], None, True, True), keep="encoded")
+    images, keys = data.train_images, data._keys(0)
+    assert isinstance(images, EncodedImages)
+    boxed = images.read(index, CROP, [keys[0]] * 2)
+    expected = Augmentation(0, True, 4, 1.0, [grey], None, True, True)(boxed, data.mean, data.std, index, keys)
+    views = data._train_batch(index, 0).views
+    for view, those in zip(views, expected, strict=True):
+        assert torch.equal(view, those)
 
 
 @pytest.mark.parametrize("workers", [1, 3])

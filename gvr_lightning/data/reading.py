@@ -47,7 +47,7 @@ class EncodedReading:
 
         def read(index: Tensor) -> Tensor:
             mine, _ = rows_here(index, micro_batches, *rank_and_size())
-            return images.read(mine, self.crop, self._crop_keys(keys), device.type == "cuda")
+            return self._read(images, mine, keys, device.type == "cuda")
 
         return self._ahead.through(batches, read)
 
@@ -65,9 +65,12 @@ class EncodedReading:
     ) -> Tensor:
         """The images of a training batch, once they are there."""
         since = time.perf_counter()
-        found = images.read(index, self.crop, self._crop_keys(keys)) if begun is None else begun.result()
+        found = self._read(images, index, keys) if begun is None else begun.result()
         self.waited += time.perf_counter() - since
         return found
+
+    def _read(self, images: EncodedImages, index: Tensor, keys: Sequence[int], pinned: bool = False) -> Tensor:
+        return images.read(index, self.crop, self._crop_keys(keys), pinned)
 
 
 def numbers_of(batch: Any) -> tuple[Tensor, "Future[Tensor] | None"]:
