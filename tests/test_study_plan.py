@@ -194,6 +194,8 @@ def test_of_a_larger_grid_as_many_are_drawn_for_every_arm(tmp_path: Path) -> Non
     small = read_plan(plan_file(tmp_path, arms={**arms, "sgd": {"search": {"lr": [1, 2]}}}))
     with pytest.raises(UserError, match=r"^arms\.sgd\.search has 2 configurations, every arm needs 3"):
         configurations(small, "sgd")
+    with pytest.raises(UserError, match=r"^arms\.sgd\.search has 2 configurations"):
+        check_arms(small)  # before anything is registered
 
 
 @pytest.mark.parametrize(
