@@ -22,6 +22,7 @@ from gvr_lightning.data.crops import decode_crops, reduction
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.encoded import EncodedImages
 from gvr_lightning.data.image_folder import ImageFolder
+from gvr_lightning.data.image_set import channel_moments
 from gvr_lightning.data.transforms.box import DRAWS, crop_box, crop_boxes
 from gvr_lightning.data.transforms.colour import Greyscale
 from gvr_lightning.data.transforms.resample import ResizedCrop
@@ -272,6 +273,18 @@ def test_a_second_start_reads_no_image(root: Path, tmp_path: Path, monkeypatch: 
     for name in (tmp_path / "index").glob("*-moments"):
         name.write_text("1 2 no")
     assert torch.equal(module(root, tmp_path, keep="encoded").mean, again.mean)
+
+
+@pytest.mark.parametrize("how", ["decoded", "encoded"])
+def test_moments_in_a_cache_are_those_of_the_set_s_own_images(root: Path, tmp_path: Path, how: str) -> None:
+    for file in root.rglob("*.jpg"):
+        (dark := tmp_path / "dark" / file.relative_to(root)).parent.mkdir(parents=True, exist_ok=True)
+        Image.open(file).point(lambda level: level // 2).save(dark, quality=95)
+    module(root, tmp_path / "cache", keep=how)
+    for _ in range(2):  # worked out, then kept
+        data = module(tmp_path / "dark", tmp_path / "cache", keep=how)
+        mean, std = channel_moments(data.train_images, data.train_index)
+        assert torch.equal(data.mean, mean) and torch.equal(data.std, std)
 
 
 def test_moments_of_many_encoded_images_are_those_of_some(
