@@ -4,7 +4,11 @@ import copy
 import errno
 import json
 import re
+import runpy
+import shutil
+import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +27,9 @@ from gvr_lightning.study.outcomes import CRASH, reader
 from gvr_lightning.study.read import read_plan
 from gvr_lightning.study.schedule import Replay
 from gvr_lightning.study.status import duration, status
+
+ROOT = Path(__file__).parents[1]
+COMMITTED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").glob("*/runs/**/study.md"))
 
 
 @pytest.fixture
@@ -437,7 +444,7 @@ def test_a_whole_study_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     own = ["epochs=1", *(text for text in TINY if not text.startswith(("name", "epochs"))), *TINY_CNN]
     arms = {name: {**arm, "search": {"lr": [0.02, 0.1]}} for name, arm in PLAN["arms"].items()}
     tuning = {"configurations": 2, "further": 0, "rungs": [{"length": 0.5, "seeds": [9]}]}
-    file = plan_file(tmp_path, setting=own, arms=arms, tuning=tuning, confirmation={"seeds": [0, 1]})
+    file = Path(plan_file(tmp_path, setting=own, arms=arms, tuning=tuning, confirmation={"seeds": [0, 1]}).name)
     told = studying.run_study(read_plan(file))
     figures = [json.loads(path.read_text()) for path in sorted(tmp_path.rglob("summary.json"))]
     assert len(figures) == 8 and {x["status"] for x in figures} == {"finished"}
@@ -447,3 +454,24 @@ def test_a_whole_study_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     page = (tmp_path / "study" / "study.html").read_text()
     linked = re.findall(r'href="([^"#:]+)"', page)
     assert linked == ["study.md", "report/report.html"] and all((tmp_path / "study" / name).exists() for name in linked)
+    monkeypatch.setattr(sys, "argv", ["finished_runs.py", "study", "kept"])
+    runpy.run_path(str(ROOT / "experiments" / "finished_runs.py"), run_name="__main__")
+    copied = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
+    assert len(copied) == 2 + 2 + 8 * 3 and not [path for path in copied if str(tmp_path) in path.read_text()]
+    assert studying.run_study(replace(read_plan(file), folder=Path("kept"))).splitlines()[:-2] == told.splitlines()[:-2]
+    for name in ("study.md", "report/table.csv", "report/runs.csv"):
+        assert (tmp_path / "kept" / name).read_text() == (tmp_path / "study" / name).read_text()
+
+
+@pytest.mark.parametrize("page", COMMITTED)
+def test_a_committed_study_recomputes_from_its_runs_alone(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bit for bit, and nothing is run."""
+    monkeypatch.chdir(ROOT)
+    plans = [read_plan(path) for path in Path(page).parents[1].parent.rglob("*.yaml") if "runs" not in path.parts]
+    (plan,) = (plan for plan in plans if plan.folder == Path(page).parent)
+    monkeypatch.setattr(job, "train", lambda *arguments: pytest.fail(f"{arguments} is run"))
+    shutil.copytree(Path(page).parent, tmp_path / "study", dirs_exist_ok=True)
+    studying.run_study(replace(plan, folder=tmp_path / "study"))
+    assert (tmp_path / "study" / "study.md").read_text() == Path(page).read_text()

@@ -90,7 +90,8 @@ def _page(plan: Plan, opening: Sequence[str], tables: Sequence[Table], failed: T
     again = shlex.join(["gvr-study", str(plan.file)])
     beside = {"study.md": "", REPORT: "the fresh seeds: all metrics, costs and curves"}
     beside = {name: words for name, words in beside.items() if name != REPORT or (plan.folder / name).exists()}
-    return Page(plan.file.stem, opening, [], parts, failed, versions_table(runs), METHOD, again, {}, beside)
+    title = "/".join(plan.file.parts[-2:])
+    return Page(title, opening, [], parts, failed, versions_table(runs), METHOD, again, {}, beside)
 
 
 def _rest(plan: Plan) -> list[str]:
