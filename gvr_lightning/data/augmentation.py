@@ -161,8 +161,12 @@ class PerImage:
 
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
         """As :meth:`Augmentation.__call__`."""
+        return normalised(self.views(images, index, keys), mean, std)
+
+    def views(self, images: Tensor, index: Tensor, keys: Sequence[int]) -> Tensor:
+        """The same before normalisation, (V, B, C, H, W)."""
         with torch.random.fork_rng(devices=[]):
-            return [normalise(self._images(images, index, key), mean, std) for key in keys]
+            return torch.stack([self._images(images, index, key) for key in keys])
 
     def _images(self, images: Tensor, index: Tensor, key: int) -> Tensor:
         if not len(images):  # a process without rows; only a transform knows the size it gives
@@ -172,6 +176,11 @@ class PerImage:
             seed_generators(hash_key(key, i), images.device)
             out.append(self.transform(image))
         return torch.stack(out)
+
+
+def normalised(views: Tensor, mean: Tensor, std: Tensor, *_: object) -> list[Tensor]:
+    """What is left of an augmentation where the views (V, B, C, H, W) have been made."""
+    return [normalise(view, mean, std) for view in views]
 
 
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
