@@ -72,6 +72,7 @@ class Throughput(Callback):
         """Start the clock, if anything is left to do; a run resumed within an epoch has no start of the epoch."""
         data: Any = getattr(trainer, "datamodule", None)
         self._reading = getattr(data, "reading", None)
+        self._waited_before -= 0.0 if self._reading is None else self._reading.waited  # before the clock started
         if not trainer.should_stop:
             self._start()
 

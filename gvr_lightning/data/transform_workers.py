@@ -19,8 +19,7 @@ from torch import Tensor
 from gvr_lightning.data.augmentation import PerImage
 from gvr_lightning.data.decode import share_of_cores
 from gvr_lightning.data.encoded import EncodedImages
-from gvr_lightning.errors import STOPPING, TrainingError
-from gvr_lightning.instantiate import complaint
+from gvr_lightning.errors import STOPPING, TrainingError, UserError
 
 MOST = 16  # processes, if nobody has asked for more: each takes 25 ms to start
 LEAST = 16  # images, for which sending a part of a batch, half a millisecond, is worth it
@@ -55,7 +54,9 @@ class Transformed:
         try:
             yield
         except Exception as error:
-            raise complaint(f"data.transform ({getattr(own, '__qualname__', type(own).__qualname__)})", error) from error
+            raise _complaint(
+                f"data.transform ({getattr(own, '__qualname__', type(own).__qualname__)})", error
+            ) from error
 
     def alone(self) -> "Transformed":
         """For one of many processes, with a single thread."""
@@ -80,14 +81,16 @@ class TransformWorkers:
     def __init__(self, made: Transformed, workers: int | None) -> None:
         self.made, self.workers = made, workers or min(share_of_cores(), MOST)
         context = mp.get_context(mp.get_all_start_methods()[0])  # the system's way, whatever joblib has set
+        context.set_forkserver_preload([__name__])  # torch, once for all of them
         life, self._held = context.Pipe(duplex=False)
         self._pool = ProcessPoolExecutor(self.workers, context, _begin, (made.alone(), life, self._held))
         try:
             self._pool.submit(os.getpid)  # by which they are started
         except Exception as error:
             self.close()
-            how = "" if context.get_start_method() == "fork" else ", to which the transform goes by pickle"
-            raise complaint(f"data.transform_workers: no process{how} can be started (0: none is)", error) from error
+            method = context.get_start_method()
+            how = method if method == "fork" else f"{method}, for which pickle has to take the transform"
+            raise _complaint(f"data.transform_workers: no process starts by {how} (0 does without)", error) from error
 
     def __call__(self, index: Tensor, keys: Sequence[int], pinned: bool) -> Tensor:
         """As :class:`Transformed`; each process makes a part, so that a batch is soon there, and few are held.
@@ -111,6 +114,12 @@ class TransformWorkers:
         """End them, whatever they are at."""
         self._held.close()
         self._pool.shutdown(cancel_futures=True)
+
+
+def _complaint(key: str, error: Exception) -> UserError:
+    from gvr_lightning.instantiate import complaint  # and Lightning, which such a process needs for nothing else
+
+    return complaint(key, error)
 
 
 _at_work: list[Transformed] = []  # in such a process, what it does
