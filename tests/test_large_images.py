@@ -379,7 +379,22 @@ def test_one_two_and_four_processes_are_handed_the_same_pixels(
         assert_same(whole, *pool(several))
     if own:
         assert_same(whole, of_a_process(root, tmp_path, own, 1, transform_workers=3, keep="encoded"))
-        assert_same(whole, of_a_process(root, tmp_path, own, 1, transform_workers=3, keep="decoded"))
+
+
+def test_a_transform_of_one_s_own_sees_decoded_images_wherever_it_is_called(root: Path, tmp_path: Path) -> None:
+    for file in root.rglob("*.jpg"):  # as images of 16 bits, of which the set's lowest and highest levels count
+        (deep := tmp_path / "deep" / file.relative_to(root).with_suffix(".png")).parent.mkdir(
+            parents=True, exist_ok=True
+        )
+        Image.fromarray(np.asarray(Image.open(file).convert("L")).astype(np.uint16) * 90).save(deep)
+    for place, further in ((root, {}), (tmp_path / "deep", {"channels": 1, "value_range": (100, 20_000)})):
+        settings = {"crop_pct": 0.8, **further}
+        found = [
+            of_a_process(place, tmp_path, True, 1, transform_workers=workers, keep=keep, **settings)
+            for workers, keep in ((0, "decoded"), (0, "encoded"), (2, "encoded"))
+        ]
+        assert_same(found[0], found[1])
+        assert_same(found[0], found[2])
 
 
 def test_a_run_with_a_transform_of_one_s_own_ends_with_the_same_weights_when_stopped(
