@@ -105,7 +105,9 @@ class TransformReading(TrainingReading):
         """Likewise; without processes a batch is made when the step asks for it."""
         if self._wanted == 0:
             return batches
+        since = time.perf_counter()
         self._workers = self._workers or TransformWorkers(self._made, self._wanted)
+        self.waited += time.perf_counter() - since
         return super().training(batches, *settings)
 
     def read(self, index: Tensor, keys: Sequence[int], pinned: bool = False) -> Tensor:
