@@ -207,15 +207,16 @@ def test_processes_end_whatever_they_are_at(started: Any) -> None:
 
     def stuck(image: Tensor) -> Tensor:
         begun.value = os.getpid()
-        time.sleep(1000)
+        time.sleep(15)
         return image
 
     made = started(stuck, 1)
     made._pool.submit(transform_workers._views, [0], KEYS)
     while not begun.value:
         time.sleep(0.01)
+    since = time.monotonic()
     made.close()
-    assert gone(begun.value)
+    assert gone(begun.value) and time.monotonic() - since < 10
 
 
 def test_processes_end_with_the_run_s(started: Any) -> None:
@@ -235,12 +236,20 @@ def test_processes_end_with_the_run_s(started: Any) -> None:
 
 # --- whole runs
 
-RUN = ["data.transform={_target_: torchvision.transforms.v2.RandomCrop, size: 8, padding: 2}", "regularizer=gvr"]
+OWN = "data.transform={_target_: hydra.utils.get_method, path: test_transform_workers.%s}"
+SLOW = [0.4]
+
+
+def slow_at_first(image: Tensor) -> Tensor:
+    """When it is called for the images' size, before the training."""
+    time.sleep(SLOW.pop() if SLOW else 0)
+    return image.roll(int(torch.randint(0, 3, ())), -1)
 
 
 def test_a_run_tells_how_long_its_steps_waited_and_leaves_nobody(tmp_path: Path) -> None:
     before = set(mp.active_children())
-    found = [tiny_run(tmp_path / str(n), *RUN, f"data.transform_workers={n}") for n in (0, 2)]
+    run = [OWN % "slow_at_first", "regularizer=gvr"]
+    found = [tiny_run(tmp_path / str(n), *run, f"data.transform_workers={n}") for n in (0, 2)]
     assert set(mp.active_children()) <= before
     for summary in found:
         assert summary["status"] == "finished" and 0 < summary["train"]["data_wait"] < 1
@@ -250,5 +259,5 @@ def test_a_run_tells_how_long_its_steps_waited_and_leaves_nobody(tmp_path: Path)
 def test_a_run_that_fails_leaves_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(mp.active_children())
     with pytest.raises(UserError, match=r"^data\.transform \(fails\): OSError: no such table$"):
-        tiny_run(tmp_path, "data.transform={_target_: hydra.utils.get_method, path: test_transform_workers.fails}")
+        tiny_run(tmp_path, OWN % "fails")
     assert set(mp.active_children()) <= before

@@ -3,6 +3,7 @@
 Torch has one generator for all threads of a process, in which each image's draws are seeded: so threads would not do.
 """
 
+import gc
 import multiprocessing as mp
 import os
 import signal
@@ -127,6 +128,7 @@ _at_work: list[Transformed] = []  # in such a process, what it does
 
 def _begin(made: Transformed, life: Connection, held: Connection) -> None:
     """In a new process. No signal to the whole run ends it, which may need it for a last step: the run does."""
+    gc.freeze()  # what was forked stays as it is: neither copied by a collection, nor ended as if it were ours
     for signum in STOPPING:
         signal.signal(signum, signal.SIG_IGN)
     held.close()
