@@ -75,13 +75,14 @@ def guarded(key: str) -> Iterator[None]:
         cause = (isinstance(error, InstantiationException) and error.__cause__) or error
         if isinstance(cause, UserError | TrainingError | OSError):
             raise cause from None
-        raise _complaint(key, cause) from error
+        raise complaint(key, cause) from error
 
 
-def _complaint(key: str, cause: BaseException) -> UserError:
+def complaint(key: str, cause: BaseException) -> UserError:
+    """One line with the key of what somebody else's code has raised; the traceback, where it helps, is its details."""
     said = " ".join(str(cause).split())
     if isinstance(cause, SAYS_ALL) and said:
         return UserError(f"{key}: {said}")
-    complaint = UserError(f"{key}: {type(cause).__name__}: {said[:LONGEST]}")
-    complaint.details = "".join(traceback.format_exception(cause))
-    return complaint
+    told = UserError(f"{key}: {type(cause).__name__}: {said[:LONGEST]}")
+    told.details = "".join(traceback.format_exception(cause))
+    return told

@@ -83,6 +83,7 @@ def _serve(place: Place, end: Connection, environment: dict[str, str]) -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPPING)
     os.environ.clear()  # that of the process which this one was forked from
     os.environ.update(environment | {"OMP_NUM_THREADS": "1"})
+    mp.current_process().daemon = False  # such a process may have none of its own
     join(place, "gloo")
     while True:
         number, function, arguments = end.recv()

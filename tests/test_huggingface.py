@@ -7,6 +7,7 @@ import pickle
 import shutil
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,13 +15,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from handed_out import Handed, assert_same, handed_out
 from PIL import Image
+from pool import Pool
 from runs import tiny_run
 
 from gvr_lightning.data import hub
+from gvr_lightning.data.augmentation import Augmentation, PerImage
 from gvr_lightning.data.columns import Part, find_parts, image_column, label_column, numbered
+from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.huggingface import HuggingFace
 from gvr_lightning.data.image_set import Splits
+from gvr_lightning.data.transforms.resample import ResizedCrop
 from gvr_lightning.errors import UserError
 
 datasets = pytest.importorskip("datasets", reason="needs pip install '.[huggingface]'")
@@ -317,6 +323,35 @@ def test_rows_that_name_files_open_regular_ones_only(tmp_path: Path) -> None:
         for part in ("train", "test"):
             pq.write_table(table, tmp_path / "set" / f"{part}.parquet")
         assert f"cannot read {strange}: there is no such file" in error_of(lambda: load(tmp_path / "set", tmp_path))
+
+
+def of_a_process(root: Path, folder: Path, keep: str, how: str) -> Handed:
+    """In one of several: cropped by the augmentation or a transform of one's own, or no more than flipped."""
+    augmentation: Any = Augmentation(1, True, 2, 0.5)
+    if how == "crop":  # nothing that decoded images go through before it
+        augmentation = Augmentation(0, False, 2, 0.5, [ResizedCrop((0.3, 1.0), (0.75, 1.33))])
+    if how == "own":
+        augmentation = PerImage(pytest.importorskip("torchvision.transforms.v2").RandomResizedCrop(4, antialias=True))
+    rows = partial(load, root, folder, keep=keep, image_size=[5, 6])  # their own size, where boxes are the same
+    data = ViewsDataModule(rows, augmentation, 2, 3, 5)
+    data.setup()
+    assert data.keep == keep
+    return handed_out(data)
+
+
+@pytest.mark.parametrize("how", ["plain", "crop", "own"])
+def test_rows_that_stay_encoded_give_the_pixels_of_decoded_ones(how: str, two: Pool, tmp_path: Path) -> None:
+    """In training and evaluation, on one process and two; a crop's to one grey level, as it is made by other code."""
+    root = as_parquet(tmp_path / "set")
+    encoded, decoded = (of_a_process(root, tmp_path, keep, how) for keep in ("encoded", "decoded"))
+    assert len(encoded) == SIZES["train"] + SIZES["test"]
+    assert_same(encoded, *two(of_a_process, root, tmp_path, "encoded", how))
+    if how != "crop":
+        assert_same(decoded, encoded)
+    assert encoded.keys() == decoded.keys()
+    for name, rows in encoded.items():
+        for a, b in zip(rows, decoded[name], strict=True):
+            np.testing.assert_allclose(a, b, atol=1.01 / 255 / 0.25 if name[0] == "train" else 0)
 
 
 def test_images_are_resized_and_deep_ones_keep_their_levels(tmp_path: Path) -> None:

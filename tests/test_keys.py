@@ -157,6 +157,7 @@ ELSEWHERE = {
     "test_sources.py": "data.root data.download data.image_size data.channels data.cache_dir data.workers"
     " data.test_folder data.value_range data.skip_broken",
     "test_large_images.py": "data.keep data.crop_pct",
+    "test_transform_workers.py": "data.transform_workers",
     "test_huggingface.py": "data.path data.subset data.revision data.train_split data.val_split data.test_split"
     " data.image_column data.label_column",
     "test_noise_file.py": "label_noise.path label_noise.labels",

@@ -1,7 +1,9 @@
 """Images that stay encoded: what they are read as, ahead of the steps, and on how many threads and processes."""
 
 import json
+import shutil
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,14 +12,15 @@ import numpy as np
 import pytest
 import torch
 from equality import assert_equal_rows, in_process, rows
+from handed_out import Handed, assert_same, handed_out
 from PIL import Image
 from pool import Pool
 from runs import stop_after, tiny_run, weights
 from torch import Tensor
 
-from gvr_lightning.data import ahead, crops, encoded, keep
+from gvr_lightning.data import ahead, crops, encoded, keep, transform_workers
 from gvr_lightning.data.ahead import ReadAhead
-from gvr_lightning.data.augmentation import Augmentation
+from gvr_lightning.data.augmentation import Augmentation, PerImage
 from gvr_lightning.data.crops import decode_crops, reduction
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.encoded import EncodedImages
@@ -52,10 +55,12 @@ def load(root: Path, cache: Path, **settings: Any) -> Any:
     return ImageFolder(root, cache_dir=str(cache), **{"image_size": 16, **settings})()
 
 
-def module(root: Path, cache: Path, augmentation: Any = None, **settings: Any) -> ViewsDataModule:
+def module(
+    root: Path, cache: Path, augmentation: Any = None, transform_workers: int = 0, **settings: Any
+) -> ViewsDataModule:
     """A data module of the photographs, set up."""
     source, augmentation = (lambda: load(root, cache, **settings)), augmentation or Augmentation(0, True, 0, 0.0)
-    data = ViewsDataModule(source, augmentation, views=2, batch_size=8, seed=3)
+    data = ViewsDataModule(source, augmentation, 2, batch_size=8, seed=3, transform_workers=transform_workers)
     data.setup()
     return data
 
@@ -351,6 +356,70 @@ def test_two_processes_see_the_same_pixels(two: Pool, root: Path, whole: Path, t
     overrides = [*WHOLE, f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}", "trainer.devices=2"]
     two(in_process, tmp_path / "run", overrides)
     assert_equal_rows(whole, tmp_path / "run")
+
+
+def of_a_process(root: Path, cache: Path, own: bool, micro_batches: int, **settings: Any) -> Handed:
+    """In one of several: the random resized crop, or a transform of one's own."""
+    v2 = pytest.importorskip("torchvision.transforms.v2")
+    chain = [v2.RandomResizedCrop(12, antialias=True), v2.RandomHorizontalFlip(), v2.ColorJitter(0.4, hue=0.2)]
+    augmentation = PerImage(v2.Compose(chain)) if own else Augmentation(0, True, 4, 0.5, [CROP])
+    return handed_out(module(root, cache, augmentation, **settings), 0, micro_batches)
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_one_two_and_four_processes_are_handed_the_same_pixels(
+    two: Pool, four: Pool, root: Path, tmp_path: Path, own: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three batches in two micro-batches, in the last of which a fourth process has no rows."""
+    monkeypatch.setattr(transform_workers, "LEAST", 2)
+    whole = of_a_process(root, tmp_path, own, 1, keep="encoded")
+    assert len(whole) == 22 + 8
+    for pool, micro_batches in ((two, 1), (four, 2)):
+        several = partial(of_a_process, root, tmp_path, own, micro_batches, transform_workers=1, keep="encoded")
+        assert_same(whole, *pool(several))
+    if own:
+        assert_same(whole, of_a_process(root, tmp_path, own, 1, transform_workers=3, keep="encoded"))
+
+
+def test_a_transform_of_one_s_own_sees_decoded_images_wherever_it_is_called(root: Path, tmp_path: Path) -> None:
+    for file in root.rglob("*.jpg"):  # as images of 16 bits, of which the set's lowest and highest levels count
+        (deep := tmp_path / "deep" / file.relative_to(root).with_suffix(".png")).parent.mkdir(
+            parents=True, exist_ok=True
+        )
+        Image.fromarray(np.asarray(Image.open(file).convert("L")).astype(np.uint16) * 90).save(deep)
+    for place, further in ((root, {}), (tmp_path / "deep", {"channels": 1, "value_range": (100, 20_000)})):
+        settings = {"crop_pct": 0.8, **further}
+        found = [
+            of_a_process(place, tmp_path, True, 1, transform_workers=workers, keep=keep, **settings)
+            for workers, keep in ((0, "decoded"), (0, "encoded"), (2, "encoded"))
+        ]
+        assert_same(found[0], found[1])
+        assert_same(found[0], found[2])
+
+
+def test_a_run_with_a_transform_of_one_s_own_ends_with_the_same_weights_when_stopped(
+    root: Path, tmp_path: Path
+) -> None:
+    own = "data.transform={_target_: torchvision.transforms.v2.RandomCrop, size: 16, padding: 3}"
+    overrides = [own, *(setting for setting in WHOLE if setting != "augmentation=imagenet")]
+    overrides += [f"data.root={root}", f"data.cache_dir={tmp_path / 'cache'}"]
+    tiny_run(tmp_path / "whole", *overrides, "data.transform_workers=0")
+    with pytest.MonkeyPatch.context() as patch:
+        stop_after(patch, 6, 15)
+        with pytest.raises(Interrupted):
+            before = ["data.transform_workers=1", "~data.transform_workers"]  # there was the key
+            tiny_run(tmp_path / "run", *overrides, *before)
+    tiny_run(tmp_path / "run", *overrides, "data.transform_workers=2", f"resume={tmp_path / 'run'}")
+    a, b = weights(tmp_path / "whole"), weights(tmp_path / "run")
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_a_broken_file_is_named_by_a_process_that_transforms(root: Path, tmp_path: Path) -> None:
+    shutil.copytree(root, tmp_path / "photos")
+    data = module(tmp_path / "photos", tmp_path, PerImage(lambda image: image), 1, keep="encoded")
+    (broken := tmp_path / "photos" / "train" / "a" / "03.jpg").write_bytes(b"")
+    with pytest.raises(UserError, match=rf"^{broken} cannot be decoded"):
+        handed_out(data)
 
 
 def test_a_run_goes_on_with_images_as_it_had_them(root: Path, tmp_path: Path) -> None:

@@ -32,6 +32,7 @@ THE_SAME = {
     *("data.path", "data.source.path"),  # likewise
     *("data.root", "data.source.root", "data.download", "data.source.download"),  # the data are the same by their hash
     *("data.workers", "data.source.workers", "data.cache_dir", "data.source.cache_dir", "data.eval_batch_size"),
+    "data.transform_workers",
     *("extractor.cache_dir", "regularizer.wrap._partial_", "optimizer._partial_", "scheduler._partial_"),
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy._target_"),
     *("trainer.strategy.find_unused_parameters", "trainer.log_every_n_steps", "trainer.deterministic"),

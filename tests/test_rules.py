@@ -124,6 +124,7 @@ RULED: dict[str, dict[str, Row]] = {
         "data.mean": a_list("a number in [0, 1]", ("[-0.1]", "[1.1]", "[0.5,nan]", "[true]"), ("[0]", "[1]")).or_null(),
         "data.std": a_list("a finite number > 0", ("[0]", "[-1]", "[1,inf]"), ("[1e-300]", f"[{FLOAT}]")).or_null(),
         "data.transform": NODE.or_null(),
+        "data.transform_workers": whole(0).or_null(),
         "data.eval_transform": NODE.or_null(),
         "data.eval_batch_size": whole(1),
         "data.corruption": Row(

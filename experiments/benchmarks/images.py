@@ -3,7 +3,7 @@
 python experiments/benchmarks/images.py photos/train --workers 1
 
 Both end with normalised float32 batches of random resized crops, mirrored half of the time, and read files that the
-system has in memory.
+system has in memory. Then a transform of torchvision's as data.transform: in the step's own process, and in others.
 """
 
 import argparse
@@ -19,8 +19,9 @@ from timing import interleave, report
 from torch.utils.data import DataLoader, Subset
 
 from gvr_lightning.data.ahead import ReadAhead
-from gvr_lightning.data.augmentation import Augmentation
+from gvr_lightning.data.augmentation import Augmentation, PerImage
 from gvr_lightning.data.encoded import EncodedImages
+from gvr_lightning.data.reading import TransformReading, numbers_of
 from gvr_lightning.data.transforms.resample import ResizedCrop
 
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
@@ -53,6 +54,22 @@ def ours(images: EncodedImages, views: int, batch: int, augmentation: Augmentati
     batches: Iterator[torch.Tensor] = iter(torch.arange(len(images)).split(batch))
     for reading in ahead.through(batches, lambda index: images.read(index, crop, keys)):
         rest(reading.images.result(), mean, std, reading.numbers, keys)
+
+
+def of_ones_own(reading: TransformReading, images: int, batch: int) -> None:
+    """An epoch of a transform of one's own, as the data module has it on a CPU."""
+    mean, std = torch.tensor(MEAN), torch.tensor(STD)
+    for each in reading.training(iter(torch.arange(images).split(batch)), [0], 1, torch.device("cpu")):
+        index, begun = numbers_of(each)
+        reading.augmentation(reading.trained_on(index, [0], begun), mean, std)
+
+
+def transforms(size: int) -> PerImage:
+    """What many train with."""
+    from torchvision.transforms import v2
+
+    jitter = v2.ColorJitter(0.4, 0.4, 0.4)
+    return PerImage(v2.Compose([v2.RandomResizedCrop(size, antialias=True), v2.RandomHorizontalFlip(), jitter]))
 
 
 def main() -> None:
@@ -89,6 +106,11 @@ def main() -> None:
     report(seconds, against)
     for name, times in seconds.items():
         print(f"{name}: {len(files) / sorted(times)[len(times) // 2]:,.0f} images/s a core")
+    readings = {str(n): TransformReading(images, transforms(options.size), n) for n in (0, 1, 2)}
+    own = {name: partial(of_ones_own, reading, len(files), options.batch) for name, reading in readings.items()}
+    for what, clock in (("wall clock", time.perf_counter), ("seconds of the step's process", time.process_time)):
+        print(f"\n{what}, of data.transform; data.transform_workers")
+        report(interleave(own, options.repeats, clock=clock), {"1": "0", "2": "0"})
 
 
 if __name__ == "__main__":

@@ -33,7 +33,10 @@ from gvr_lightning.tasks.strength import AlphaSchedule
 
 CALL: Any = Callable
 SCORED = {"average": "average", "raw": "raw", "both": "average"}  # whose figures have plain names
-DATA_KEYS = ("val_fraction", "max_train", "subset_seed", "mean", "std", "eval_batch_size", "on_device")
+DATA_KEYS = (
+    *("val_fraction", "max_train", "subset_seed", "mean", "std"),
+    *("eval_batch_size", "on_device", "transform_workers"),
+)
 
 
 def build_data(cfg: DictConfig) -> ViewsDataModule:

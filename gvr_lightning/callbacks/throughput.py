@@ -14,7 +14,7 @@ COUNTED = ("samples", "images", "gradient_evaluations")
 class Throughput(Callback):
     """Counts training time (validation and checkpoints excluded), images (samples times views), and of how many images
     the gradients were taken (an image counts as often as its update takes them), over resumes too. Where images are
-    decoded in each epoch, also how long steps waited for them.
+    decoded or transformed ahead of the steps, also how long these waited for them.
     """
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Throughput(Callback):
         self.images = 0
         self.gradient_evaluations: int | None = 0  # None: a checkpoint of before did not count them
         self._since: float | None = None
-        self._reading: Any = None  # of the data module, where images are decoded in each epoch
+        self._reading: Any = None  # of the data module, where images are got ready ahead of the steps
         self._waited_before = 0.0
 
     @property
@@ -72,6 +72,7 @@ class Throughput(Callback):
         """Start the clock, if anything is left to do; a run resumed within an epoch has no start of the epoch."""
         data: Any = getattr(trainer, "datamodule", None)
         self._reading = getattr(data, "reading", None)
+        self._waited_before -= 0.0 if self._reading is None else self._reading.waited  # before the clock started
         if not trainer.should_stop:
             self._start()
 

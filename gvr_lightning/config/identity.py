@@ -12,7 +12,10 @@ from typing import Any
 LABELS = ("name", "resume", "trust", "extractor.trust", "logger.sweep")  # the sweep's folder has the time in it
 
 # Where data lies, how it is fetched and held, and what is tested besides: names of keys below ``data``.
-MAY_MOVE = ("root", "path", "cache_dir", "workers", "download", "on_device", "eval_batch_size", "corruption", "keep")
+MAY_MOVE = (
+    *("root", "path", "cache_dir", "workers", "transform_workers", "download"),
+    *("on_device", "eval_batch_size", "corruption", "keep"),
+)
 
 # Of a run that goes on: with another one of these it would be another run.
 FIXED = ("model", "data", "label_noise", "mix", "seed", "batch_size", "task._target_", "task.noise", "parameters")
@@ -28,6 +31,7 @@ BOOKKEEPING = (
     *("trainer.accelerator", "trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.strategy.*"),
     *("trainer.timeout", "trainer.benchmark", "trainer.fused", "trainer.deterministic", "trainer.log_every_n_steps"),
     *("test_every_n_epochs", "data.eval_batch_size", "*.cache_dir", "*.download", "*.workers"),
+    "*.transform_workers",
     *("generation.grid", "generation.every_n_epochs", "generation.score_every_n_epochs", "generation.batch_size"),
 )
 PLACES = (

@@ -18,10 +18,14 @@ class Reading(NamedTuple):
 
 
 class ReadAhead:
-    """One thread that reads batch after batch; what it calls may have threads of its own."""
+    """Threads that read batch after batch; what they call may have threads of its own.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="read-ahead")
+    Args:
+        at_a_time: batches that are read side by side.
+    """
+
+    def __init__(self, at_a_time: int = 1) -> None:
+        self._pool = ThreadPoolExecutor(at_a_time, thread_name_prefix="read-ahead")
 
     def through(self, batches: Iterable[Tensor], read: Callable[[Tensor], Tensor]) -> Iterator[Reading]:
         """Each batch once the reading of the next ones has been asked for, and no more of them than ``AHEAD``.

@@ -161,8 +161,12 @@ class PerImage:
 
     def __call__(self, images: Tensor, mean: Tensor, std: Tensor, index: Tensor, keys: Sequence[int]) -> list[Tensor]:
         """As :meth:`Augmentation.__call__`."""
+        return normalised(self.views(images, index, keys), mean, std)
+
+    def views(self, images: Tensor, index: Tensor, keys: Sequence[int]) -> Tensor:
+        """The same before normalisation, (V, B, C, H, W)."""
         with torch.random.fork_rng(devices=[]):
-            return [normalise(self._images(images, index, key), mean, std) for key in keys]
+            return torch.stack([self._images(images, index, key) for key in keys])
 
     def _images(self, images: Tensor, index: Tensor, key: int) -> Tensor:
         if not len(images):  # a process without rows; only a transform knows the size it gives
@@ -174,10 +178,15 @@ class PerImage:
         return torch.stack(out)
 
 
+def normalised(views: Tensor, mean: Tensor, std: Tensor, *_: object) -> list[Tensor]:
+    """What is left of an augmentation where the views (V, B, C, H, W) have been made."""
+    return [normalise(view, mean, std) for view in views]
+
+
 def normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """(x - mean) / std by channel; uint8 images count as 0..255, float ones as 0..1. Returns float32 (B, C, H, W)."""
-    images = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    return (images - mean.view(1, -1, 1, 1)) / std.view(1, -1, 1, 1)
+    images = images.float().div_(255) if images.dtype == torch.uint8 else images.float()
+    return (images - mean.view(1, -1, 1, 1)).div_(std.view(1, -1, 1, 1))  # in place: fewer large tensors
 
 
 def filled(numbers: Sequence[int], device: torch.device) -> Tensor:

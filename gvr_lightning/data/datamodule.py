@@ -5,7 +5,6 @@ What a batch holds is a pure function of (seed, epoch, sample, view).
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from gvr_lightning.data.keep import DECODED, ENCODED
 from gvr_lightning.data.mislabelling import Mislabelling, mislabelled, mislabelled_validation
 from gvr_lightning.data.mixing import Mixing, mixed
 from gvr_lightning.data.moments import kept_moments
-from gvr_lightning.data.reading import EncodedReading, numbers_of
+from gvr_lightning.data.reading import Begun, TrainingReading, evaluated, numbers_of, reading_of
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
 from gvr_lightning.methods.upload import upload
@@ -30,7 +29,7 @@ from gvr_lightning.random import hash_key, permutation, uniform
 
 ORDER, VIEW, SUBSET, PLAIN, MIX, CORRUPT = range(6)  # what a random number is for, so that no two uses share one
 
-Change = Callable[[Tensor, Tensor], Tensor]  # (images, their numbers) -> images
+Change = Callable[[Tensor, Tensor], Tensor] | None  # (images, their numbers) -> images
 
 
 class ViewsDataModule(LightningDataModule):
@@ -56,6 +55,7 @@ class ViewsDataModule(LightningDataModule):
         label_noise: (true labels, sample numbers, class names) -> labels, of the samples trained on; None for the true.
         mixing: of training samples and their labels, pair by pair; None for none.
         corruptions: kinds of them that test images are also scored under.
+        transform_workers: processes for a :class:`.PerImage` augmentation; 0: the step's own; None: one a core.
     """
 
     def __init__(
@@ -76,15 +76,17 @@ class ViewsDataModule(LightningDataModule):
         label_noise: Mislabelling | None = None,
         mixing: Mixing | None = None,
         corruptions: Sequence[str] = (),
+        transform_workers: int | None = None,
     ) -> None:
         super().__init__()
         self.source, self.augmentation, self.eval_augmentation = source, augmentation, eval_augmentation
         self.views, self.batch_size, self.eval_batch_size, self.seed = views, batch_size, eval_batch_size, seed
         self.val_fraction, self.max_train, self.on_device = val_fraction, max_train, on_device
-        self.subset_seed = subset_seed
+        self.subset_seed, self.transform_workers = subset_seed, transform_workers
         self.label_noise, self.mixing, self.corruptions = label_noise, mixing, corruptions
         self._mean_std = (mean, std)
         self.splits: Splits | None = None
+        self.reading: TrainingReading | None = None  # None: training images are taken from memory
         self.device = torch.device("cpu")  # where batches go
 
     def setup(self, stage: str | None = None) -> None:
@@ -119,7 +121,7 @@ class ViewsDataModule(LightningDataModule):
         if not {len(self.mean), len(self.std)} <= {1, channels}:
             raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels, or one")
         self._device_images: dict[int, Tensor] = {}
-        self.reading = EncodedReading(self.augmentation) if isinstance(train.images, EncodedImages) else None
+        self.reading = reading_of(train.images, self.augmentation, self.transform_workers)
         one = self.train_index[:1]
         self.image_shape: tuple[int, ...] = tuple(self._augmented(one, one, 0)[0].shape[1:])
 
@@ -139,10 +141,18 @@ class ViewsDataModule(LightningDataModule):
 
     def _read_ahead(self, batches: Iterator[Tensor]) -> Iterator[Any]:
         """Of the epoch in which the first is wanted the batches, which are read in the background."""
-        images, module, reading = self._splits.train.images, self._trainer.lightning_module, self.reading
-        assert isinstance(images, EncodedImages) and reading is not None
-        keys = self._keys(self._trainer.current_epoch)
-        yield from reading.training(batches, images, keys, module.accumulate, module.device)
+        module, keys = self._trainer.lightning_module, self._keys(self._trainer.current_epoch)
+        assert self.reading is not None
+        yield from self.reading.training(batches, keys, module.accumulate, module.device)
+
+    def teardown(self, stage: str) -> None:
+        """End what only training needs."""
+        if self.reading is not None:
+            self.reading.close()
+
+    def on_exception(self, exception: BaseException) -> None:
+        """Likewise."""
+        self.teardown("fit")
 
     def val_dataloader(self) -> IndexLoader | list[Any]:
         """The validation samples, in order; nothing without any."""
@@ -211,26 +221,20 @@ class ViewsDataModule(LightningDataModule):
     def _keys(self, epoch: int) -> list[int]:
         return [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
 
-    def _augmented(self, index: Tensor, at: Tensor, epoch: int, begun: "Future[Tensor] | None" = None) -> list[Tensor]:
-        keys, images = self._keys(epoch), self._splits.train.images
-        if self.reading is None or not isinstance(images, EncodedImages):
-            return self._through(self.augmentation, self._take(images, index, at), index, at, keys)
-        found = self._take(self.reading.trained_on(images, index, keys, begun), None, at)
+    def _augmented(self, index: Tensor, at: Tensor, epoch: int, begun: Begun = None) -> list[Tensor]:
+        keys = self._keys(epoch)
+        if self.reading is None:
+            return self._through(self.augmentation, self._take(self.train_images, index, at), index, at, keys)
+        found = self._take(self.reading.trained_on(index, keys, begun), None, at)
         return self._through(self.reading.augmentation, found, index, at, keys)
 
-    def _evaluated(self, numbers: Any, images_of: ImageSet, change: Change | None = None) -> Batch:
+    def _evaluated(self, numbers: Any, images_of: ImageSet, change: Change = None) -> Batch:
         """Of a batch of validation or test samples this process's part."""
         index, begun = numbers_of(numbers)
         mine, _ = rows_here(index, 1, *rank_and_size())
         return self._eval_batch(mine, images_of, begun, change)
 
-    def _eval_batch(
-        self,
-        index: Tensor,
-        images_of: ImageSet,
-        begun: "Future[Tensor] | None" = None,
-        change: Change | None = None,
-    ) -> Batch:
+    def _eval_batch(self, index: Tensor, images_of: ImageSet, begun: Begun = None, change: Change = None) -> Batch:
         at, target = self._at(index, [images_of.targets])
         images = self._take(images_of.images, index, at) if begun is None else self._take(begun.result(), None, at)
         images = images if change is None else change(images, index)
@@ -264,7 +268,7 @@ class ViewsDataModule(LightningDataModule):
         for batch in self.val_dataloader():
             yield self._evaluated(batch, self._validated)
 
-    def tested(self, device: torch.device, change: Change | None = None) -> Iterator[Batch]:
+    def tested(self, device: torch.device, change: Change = None) -> Iterator[Batch]:
         """The test images likewise, outside of a test; ``change(images, numbers)`` is of the bytes."""
         self.device = device
         for batch in self.test_dataloader():
@@ -276,12 +280,8 @@ class ViewsDataModule(LightningDataModule):
         return self.tested(device, lambda images, index: corrupted(images, index, kind, severity, key))
 
     def _in_order(self, index: Tensor, images_of: ImageSet) -> IndexLoader:
-        images, reading, ahead = images_of.images, self.reading, None
-        if reading is not None and isinstance(images, EncodedImages):
-
-            def ahead(batches: Iterator[Tensor]) -> Iterator[Any]:
-                return reading.evaluation(batches, images, self.device)
-
+        images = images_of.images
+        ahead = (lambda batches: evaluated(batches, images, self.device)) if isinstance(images, EncodedImages) else None
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0, ahead)
 
     def state_dict(self) -> dict[str, Any]:
@@ -341,7 +341,7 @@ class ViewsDataModule(LightningDataModule):
     @property
     def keep(self) -> str:
         """Whether the images are decoded, or stay encoded."""
-        return DECODED if self.reading is None else ENCODED
+        return ENCODED if isinstance(self.train_images, EncodedImages) else DECODED
 
     @property
     def left_out(self) -> tuple[str, ...]:

@@ -87,6 +87,11 @@ class EncodedImages:
             raise UserError(broken_line(broken, REPLACE))
         return out
 
+    def alone(self) -> "EncodedImages":
+        """The same images, read by a thread of their own: for one of many processes."""
+        channels, height, width = self.shape[1:]
+        return EncodedImages(self.images, channels, (height, width), self.share, self.value_range, 1)
+
     def _centre(self, encoded: Encoded) -> np.ndarray:
         pixels = decode_image(encoded, self.shape[1], self.shape[2:], self.value_range, self.share)
         return np.array(pixels)  # torch takes none that it may not write to
