@@ -133,7 +133,7 @@ def test_the_average_is_that_by_hand_and_has_statistics_of_its_own_without_valid
     source.trainer = SimpleNamespace(lightning_module=SimpleNamespace(device=torch.device("cpu")))  # type: ignore[assignment]
     batches = list(source.as_they_are(99))
     assert [len(b) for b in batches] == [16, 16, 16] and len(list(source.as_they_are(2))) == 2
-    seen, every = torch.cat(batches), source._eval_batch(source.train_index, source._splits.train).views[0]
+    seen, every = torch.cat(batches), source.batches.as_it_is(source.train_index, source._splits.train).views[0]
     torch.testing.assert_close(seen.sum(0), every.sum(0), rtol=1e-5, atol=1e-4)  # each image once, not augmented
     update_bn(batches, averaged)
     for name, value in averaged.state_dict().items():

@@ -21,9 +21,9 @@ from torch import Tensor
 from gvr_lightning.app.build import build_data
 from gvr_lightning.checkpoint import load_network
 from gvr_lightning.config.corruption import KINDS, SEVERITIES, chosen
+from gvr_lightning.data.batch_maker import CORRUPT
 from gvr_lightning.data.corruptions import corrupt
 from gvr_lightning.data.corruptions.corrupt import NOISE, STILL, corrupted
-from gvr_lightning.data.datamodule import CORRUPT
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, uniform
 from gvr_lightning.report.metrics import Metric

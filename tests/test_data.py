@@ -273,15 +273,15 @@ def test_validation_is_held_out_of_train_whatever_the_seed() -> None:
 
 def test_batches_are_pure_functions_of_seed_epoch_and_sample() -> None:
     data, index = module(seed=3), torch.tensor([5, 900, 17])
-    batch = data._train_batch(index, epoch=4)
-    again = module(seed=3)._train_batch(index.flip(0), epoch=4)
+    batch = data.batches.training(index, epoch=4)
+    again = module(seed=3).batches.training(index.flip(0), epoch=4)
     for a, b in zip(batch.views, again.views, strict=True):
         assert torch.equal(a, b.flip(0))
     assert batch.keys is not None and again.keys is not None
     assert torch.equal(batch.keys, again.keys.flip(1)) and batch.keys.shape == (2, 3)
     assert not torch.equal(batch.views[0], batch.views[1])
-    assert not torch.equal(batch.views[0], data._train_batch(index, epoch=5).views[0])
-    assert not torch.equal(batch.views[0], module(seed=4)._train_batch(index, epoch=4).views[0])
+    assert not torch.equal(batch.views[0], data.batches.training(index, epoch=5).views[0])
+    assert not torch.equal(batch.views[0], module(seed=4).batches.training(index, epoch=4).views[0])
     assert torch.equal(batch.target, data.splits.train.targets[index])  # type: ignore[union-attr]
 
 
@@ -307,7 +307,7 @@ def test_one_mean_is_for_every_channel() -> None:
     augmentation = Augmentation(0, False, 0)
     data = ViewsDataModule(lambda: splits, augmentation, val_fraction=0, mean=[0.5], std=[0.25])
     data.setup()
-    assert (data._train_batch(data.train_index, 0).views[0] == 2).all()
+    assert (data.batches.training(data.train_index, 0).views[0] == 2).all()
 
 
 def test_keys_are_filled_in_exactly() -> None:

@@ -288,7 +288,7 @@ def test_cifar_s_classes_are_known_by_number(tmp_path: Path, source: type, name:
     module.setup()
     assert module.splits and module.noise_record and module.noise_record["wrong"] > 50
     names = CIFAR10 if name == "cifar10" else CIFAR100
-    true, labels = (t[module.train_index].tolist() for t in (module._true_targets, module.splits.train.targets))
+    true, labels = (t[module.train_index].tolist() for t in (module.batches.true_targets, module.splits.train.targets))
     pairs = {(names[a], names[b]) for a, b in zip(true, labels, strict=True) if a != b}
     assert ("dog", "cat") in pairs if name == "cifar10" else ("beaver", "dolphin") in pairs
 

@@ -159,16 +159,16 @@ def test_the_crop_is_made_while_decoding_and_the_rest_on_the_device(root: Path, 
     grey = Greyscale(0.5)
     data = module(root, tmp_path, Augmentation(0, True, 4, 1.0, [CROP, grey]), keep="encoded")
     images, index = data.train_images, torch.tensor([4, 1, 9])
-    batch = data._train_batch(index, epoch=2)
-    keys = data._keys(2)
+    batch = data.batches.training(index, epoch=2)
+    keys = data.batches.keys(2)
     assert isinstance(images, EncodedImages)
     boxed = images.read(index, CROP, keys)
     for view, key, own in zip(batch.views, keys, boxed, strict=True):
         (expected,) = Augmentation(0, True, 4, 1.0, [grey])(own, data.mean, data.std, index, [key])
         assert torch.equal(view, expected)
-    (alone,) = data._train_batch(index[1:2], epoch=2).views[1]
+    (alone,) = data.batches.training(index[1:2], epoch=2).views[1]
     assert torch.equal(alone, batch.views[1][1])
-    assert not torch.equal(alone, data._train_batch(index[1:2], epoch=3).views[1][0])
+    assert not torch.equal(alone, data.batches.training(index[1:2], epoch=3).views[1][0])
 
 
 # --- threads, and reading ahead
@@ -177,11 +177,11 @@ def test_the_crop_is_made_while_decoding_and_the_rest_on_the_device(root: Path, 
 def test_one_crop_and_a_weak_view_are_so_while_decoding_too(root: Path, tmp_path: Path) -> None:
     grey, index = Greyscale(1.0), torch.tensor([4, 1, 9, 0, 2, 7])
     data = module(root, tmp_path, Augmentation(0, True, 4, 1.0, [CROP, grey], None, True, True), keep="encoded")
-    images, keys = data.train_images, data._keys(0)
+    images, keys = data.train_images, data.batches.keys(0)
     assert isinstance(images, EncodedImages)
     boxed = images.read(index, CROP, [keys[0]] * 2)
     expected = Augmentation(0, True, 4, 1.0, [grey], None, True, True)(boxed, data.mean, data.std, index, keys)
-    views = data._train_batch(index, 0).views
+    views = data.batches.training(index, 0).views
     for view, those in zip(views, expected, strict=True):
         assert torch.equal(view, those)
 
@@ -238,11 +238,11 @@ def test_what_is_read_ahead_is_what_is_read_at_once(root: Path, tmp_path: Path) 
     readings = list(data.train_dataloader())
     assert len(readings) == 2  # of three batches one is done
     for reading in readings:
-        found, expected = data.on_after_batch_transfer(reading, 0), data._train_batch(reading.numbers, 2, 2)
+        found, expected = data.on_after_batch_transfer(reading, 0), data.batches.training(reading.numbers, 2, 2)
         assert all(torch.equal(a, b) for a, b in zip(found.views, expected.views, strict=True))
     trainer.training = False
     for reading in data.test_dataloader():
-        expected = data._eval_batch(reading.numbers, data._splits.test)
+        expected = data.batches.as_it_is(reading.numbers, data._splits.test)
         assert torch.equal(data.on_after_batch_transfer(reading, 0).views[0], expected.views[0])
 
 

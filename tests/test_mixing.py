@@ -23,7 +23,7 @@ from gvr_lightning import GradientVariance, Penalty
 from gvr_lightning.app.build import build_data
 from gvr_lightning.config.check import check
 from gvr_lightning.config.folder import conf_folder
-from gvr_lightning.data import datamodule
+from gvr_lightning.data import batch_maker
 from gvr_lightning.data.mixing import GAMMA_DRAWS, Mixing, beta, log_gamma
 from gvr_lightning.data.transforms.recipe import recipe
 from gvr_lightning.errors import Interrupted, UserError
@@ -105,13 +105,14 @@ def test_pairs_are_drawn_for_each_sample_and_a_device_is_not_waited_for() -> Non
 def batches(processes: int, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[Any]:
     """Each process's part of one global batch of 21 in 2 micro-batches, with label noise."""
     source = data(48, views=2)
-    source.mixing, source.augmentation = Mixing(**settings), recipe(padding=1, policy="trivial")
-    source.noise_record, source._true_targets = {}, (source.splits.train.targets + 1) % 4  # type: ignore[union-attr]
+    maker = source.batches
+    maker.mixing, maker.augmentation = Mixing(**settings), recipe(padding=1, policy="trivial")
+    maker.true_targets = (maker.train.targets + 1) % 4
     parts = []
     for rank in range(processes):
         with monkeypatch.context() as patch:
-            patch.setattr(datamodule, "rank_and_size", lambda rank=rank: (rank, processes))
-            parts.append(source._train_batch(torch.arange(21) * 2, 3, 2))
+            patch.setattr(batch_maker, "rank_and_size", lambda rank=rank: (rank, processes))
+            parts.append(source.batches.training(torch.arange(21) * 2, 3, 2))
     return parts
 
 
@@ -141,7 +142,7 @@ def test_several_processes_have_the_pixels_and_labels_of_one(
 def test_views_share_partner_and_weight_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     (shared,) = batches(1, monkeypatch, mixup=1.0)
     assert isinstance(shared.target, Tensor) and shared.target.sum(1) == pytest.approx(1.0)
-    key = hash_key(datamodule.MIX, 0, 3, 0)
+    key = hash_key(batch_maker.MIX, 0, 3, 0)
     pairs = Mixing(1.0).pairs(key, torch.arange(21) * 2, torch.arange(21), (8, 8), CPU)
     (plain,) = batches(1, monkeypatch, prob=0.0)
     for view, own in zip(shared.views, plain.views, strict=True):

@@ -18,6 +18,7 @@ from runs import TINY_DDPM, TINY_UNET, stop_after, tiny_run, weights
 
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.sweep import expand
+from gvr_lightning.data.batch_maker import BatchMaker
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.digits import Digits
 from gvr_lightning.errors import Interrupted, TrainingError, UserError
@@ -176,15 +177,21 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
 
 def test_training_never_sees_the_test_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-    original = ViewsDataModule._eval_batch
+    modules: list[ViewsDataModule] = []
+    setup, original = ViewsDataModule.setup, BatchMaker.as_it_is
 
-    def spy(self: ViewsDataModule, index: torch.Tensor, images: Any, *further: Any) -> Any:
-        if images is self._splits.test:
-            assert self.trainer.testing  # type: ignore[union-attr]
+    def spied_setup(self: ViewsDataModule, stage: str | None = None) -> None:
+        modules.append(self)
+        setup(self, stage)
+
+    def spy(self: BatchMaker, index: torch.Tensor, images: Any, *further: Any) -> Any:
+        if images is modules[-1]._splits.test:
+            assert modules[-1].trainer.testing  # type: ignore[union-attr]
             seen.extend(index.tolist())
         return original(self, index, images, *further)
 
-    monkeypatch.setattr(ViewsDataModule, "_eval_batch", spy)
+    monkeypatch.setattr(ViewsDataModule, "setup", spied_setup)
+    monkeypatch.setattr(BatchMaker, "as_it_is", spy)
     tiny_run(tmp_path, "data.eval_batch_size=50")
     assert sorted(seen) == list(range(360))  # each once
 

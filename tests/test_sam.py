@@ -277,7 +277,7 @@ def by_hand(model: nn.Module, source: ViewsDataModule, rho: float, change: Any =
     for epoch in range(2):
         source.trainer = SimpleNamespace(current_epoch=epoch, fit_loop=here)  # type: ignore[assignment]
         for index in source.train_dataloader():
-            batch = source._train_batch(index, epoch)
+            batch = source.batches.training(index, epoch)
             params = list(model.parameters())
             before = [p.detach().clone() for p in params]
             for pass_ in range(2):

@@ -339,7 +339,7 @@ def test_given_moments_are_taken_and_missing_ones_computed(mean: list[float] | N
     np.testing.assert_allclose(data.std, s, rtol=1e-6)
     index = data.train_index[:4]
     expected = (data.train_images[index].numpy() / 255 - m.reshape(1, -1, 1, 1)) / s.reshape(1, -1, 1, 1)
-    for batch in (data._train_batch(index, 0), data._eval_batch(index, data._splits.train)):
+    for batch in (data.batches.training(index, 0), data.batches.as_it_is(index, data._splits.train)):
         np.testing.assert_allclose(batch.views[0], expected, rtol=1e-5, atol=1e-5)
 
 
@@ -420,7 +420,7 @@ def test_only_labels_trained_on_are_wrong_and_the_true_ones_come_along(max_train
 
 def test_what_noise_did_is_recorded() -> None:
     data = module(label_noise=PairFlip(0.25, seed=3))
-    labels = data._train_batch(data.train_index, 0).target
+    labels = data.batches.training(data.train_index, 0).target
     told = {"kind": "pairflip", "rate": 0.25, "seed": 3, "wrong": 14, "of": 54, "actual_rate": 14 / 54}
     assert data.noise_record == told | {"hash": hashlib.sha256(labels.numpy().astype("<i8").tobytes()).hexdigest()}
     assert module().noise_record is None
@@ -542,7 +542,7 @@ def test_no_random_number_is_used_twice() -> None:
     for seed, epoch in itertools.product(range(3), repeat=2):
         called = Called()
         data = module(augmentation=called, views=3, seed=seed, val_fraction=0.0)
-        subsets[seed, epoch] = data._train_batch(index, epoch).keys
+        subsets[seed, epoch] = data.batches.training(index, epoch).keys
         view_keys[seed, epoch] = called.calls[-1]["keys"]
     keys = [key for some in view_keys.values() for key in some]
     assert len(set(keys)) == 27
@@ -622,10 +622,10 @@ def as_process(rank: int, processes: int) -> Iterator[None]:
 
 def test_a_subset_is_drawn_from_the_rows_of_all_processes() -> None:
     index = torch.arange(10)
-    whole = module(views=2)._train_batch(index, 0)
+    whole = module(views=2).batches.training(index, 0)
     for rank, rows in ((0, slice(0, 4)), (1, slice(4, 7)), (2, slice(7, 10))):
         with as_process(rank, 3):
-            batch = module(views=2)._train_batch(index, 0)
+            batch = module(views=2).batches.training(index, 0)
         assert torch.equal(batch.samples, index[rows]) and torch.equal(batch.target, whole.target[rows])
         assert all(torch.equal(a, b[rows]) for a, b in zip(batch.views, whole.views, strict=True))
         assert batch.keys is not None and whole.keys is not None and torch.equal(batch.keys, whole.keys)
@@ -674,9 +674,9 @@ def test_images_are_kept_on_the_device_or_sent_batch_by_batch(options: dict[str,
     noise = Symmetric(0.5)
     data = module(augmentation=Augmentation(2, True, 3), views=2, label_noise=noise, mean=None, std=None, **options)
     with FakeTensorMode(allow_non_fake_inputs=True), Copies() as copies:
-        index, data.device = torch.arange(8), torch.device("cuda")
+        index, data.batches.device = torch.arange(8), torch.device("cuda")
         for _ in range(2):
-            train, test = data._train_batch(index, 0), data._eval_batch(index, data._splits.test)
+            train, test = data.batches.training(index, 0), data.batches.as_it_is(index, data._splits.test)
             assert train.keys is not None and train.true is not None
             tensors = [*train.views, train.target, train.true, *test.views, test.target]
             assert {t.device.type for t in tensors} == {"cuda"}
@@ -684,7 +684,7 @@ def test_images_are_kept_on_the_device_or_sent_batch_by_batch(options: dict[str,
             assert [tuple(v.shape) for v in (*train.views, *test.views)] == [(8, 3, 5, 7)] * 3
         assert copies.images == copied
         before = copies.of_any
-        data._train_batch(index, 1)
+        data.batches.training(index, 1)
         assert copies.of_any == before  # else a step would wait for it
 
 

@@ -64,7 +64,7 @@ def plain_loop(
     for epoch in range(2):
         source.trainer = SimpleNamespace(current_epoch=epoch, fit_loop=here)  # type: ignore[assignment]
         for index in source.train_dataloader():
-            batch = source._train_batch(index, epoch)
+            batch = source.batches.training(index, epoch)
             optimizer.zero_grad()
             module.penalty(model, F.cross_entropy, batch.views, batch.target, batch.keys).total.backward()
             change_gradients(list(model.parameters()))

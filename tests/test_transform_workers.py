@@ -18,7 +18,8 @@ from torch import Tensor
 
 from gvr_lightning.data import transform_workers
 from gvr_lightning.data.augmentation import PerImage
-from gvr_lightning.data.datamodule import VIEW, ViewsDataModule
+from gvr_lightning.data.batch_maker import VIEW
+from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.data.mixing import Mixing
 from gvr_lightning.data.transform_workers import KILLED, Transformed, TransformWorkers

@@ -53,7 +53,7 @@ def same_data(data: ViewsDataModule, model: nn.Module, penalty: Penalty, batch: 
     sgd = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, weight_decay=5e-4)
 
     def step() -> None:
-        part = data._train_batch(data.train_index[torch.randperm(len(data.train_index))[:batch]], 0)
+        part = data.batches.training(data.train_index[torch.randperm(len(data.train_index))[:batch]], 0)
         sgd.zero_grad()
         penalty(model, F.cross_entropy, part.views, part.target, part.keys).total.backward()
         sgd.step()

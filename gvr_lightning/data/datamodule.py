@@ -1,7 +1,6 @@
 """The LightningDataModule that yields the views.
 
-Its loaders hand out the sample numbers of global batches only; a process's part becomes (views, target) on its device.
-What a batch holds is a pure function of (seed, epoch, sample, view).
+Its loaders hand out the sample numbers of global batches only; batch_maker.py makes (views, target) of them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -11,25 +10,20 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
-from gvr_lightning.data.augmentation import normalise
 from gvr_lightning.data.batch import Batch, rows_here
+from gvr_lightning.data.batch_maker import CORRUPT, ORDER, PLAIN, BatchMaker, Change
 from gvr_lightning.data.corruptions.corrupt import corrupted
 from gvr_lightning.data.encoded import EncodedImages
 from gvr_lightning.data.image_set import Images, ImageSet, Splits, held_out, require_whole
 from gvr_lightning.data.index_loader import IndexLoader
 from gvr_lightning.data.keep import DECODED, ENCODED
 from gvr_lightning.data.mislabelling import Mislabelling, mislabelled, mislabelled_validation
-from gvr_lightning.data.mixing import Mixing, mixed
+from gvr_lightning.data.mixing import Mixing
 from gvr_lightning.data.moments import kept_moments
-from gvr_lightning.data.reading import Begun, TrainingReading, evaluated, numbers_of, reading_of
+from gvr_lightning.data.reading import TrainingReading, evaluated, reading_of
 from gvr_lightning.distributed.batch import rank_and_size
 from gvr_lightning.errors import UserError
-from gvr_lightning.methods.upload import upload
-from gvr_lightning.random import hash_key, permutation, uniform
-
-ORDER, VIEW, SUBSET, PLAIN, MIX, CORRUPT = range(6)  # what a random number is for, so that no two uses share one
-
-Change = Callable[[Tensor, Tensor], Tensor] | None  # (images, their numbers) -> images
+from gvr_lightning.random import hash_key, permutation
 
 
 class ViewsDataModule(LightningDataModule):
@@ -87,7 +81,6 @@ class ViewsDataModule(LightningDataModule):
         self._mean_std = (mean, std)
         self.splits: Splits | None = None
         self.reading: TrainingReading | None = None  # None: training images are taken from memory
-        self.device = torch.device("cpu")  # where batches go
 
     def setup(self, stage: str | None = None) -> None:
         """Read the images, once, and hold the validation part out.
@@ -108,7 +101,6 @@ class ViewsDataModule(LightningDataModule):
         self.num_classes = len(self.splits.classes)
         self.noise_record: dict[str, Any] | None = None  # what the label noise did, for summary.json
         if self.label_noise is not None:
-            self._true_targets = train.targets
             self.splits, self.noise_record = mislabelled(self.splits, self.train_index, self.label_noise)
             if self.label_noise.validation == "noisy" and len(self.val_index):
                 further = (self.val_index, self.label_noise, self.validates_own)
@@ -117,13 +109,25 @@ class ViewsDataModule(LightningDataModule):
         mean, std = self._mean_std
         channels = train.images.shape[1]
         moments = ((), ()) if mean and std else kept_moments(self.splits, self.train_index)
-        self.mean, self.std = torch.as_tensor(mean or moments[0]), torch.as_tensor(std or moments[1])
-        if not {len(self.mean), len(self.std)} <= {1, channels}:
+        moments = (torch.as_tensor(mean or moments[0]), torch.as_tensor(std or moments[1]))
+        if not set(map(len, moments)) <= {1, channels}:
             raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels, or one")
-        self._device_images: dict[int, Tensor] = {}
         self.reading = reading_of(train.images, self.augmentation, self.transform_workers)
+        self.batches = BatchMaker(
+            self.splits.train,
+            None if self.noise_record is None else train.targets,
+            self.num_classes,
+            moments,
+            self.augmentation,
+            self.eval_augmentation,
+            self.reading,
+            self.mixing,
+            self.views,
+            self.seed,
+            self.on_device,
+        )
         one = self.train_index[:1]
-        self.image_shape: tuple[int, ...] = tuple(self._augmented(one, one, 0)[0].shape[1:])
+        self.image_shape: tuple[int, ...] = tuple(self.batches.augmented(one, one, 0)[0].shape[1:])
 
     def train_dataloader(self) -> IndexLoader:
         """All training samples in the epoch's own order."""
@@ -141,7 +145,7 @@ class ViewsDataModule(LightningDataModule):
 
     def _read_ahead(self, batches: Iterator[Tensor]) -> Iterator[Any]:
         """Of the epoch in which the first is wanted the batches, which are read in the background."""
-        module, keys = self._trainer.lightning_module, self._keys(self._trainer.current_epoch)
+        module, keys = self._trainer.lightning_module, self.batches.keys(self._trainer.current_epoch)
         assert self.reading is not None
         yield from self.reading.training(batches, keys, module.accumulate, module.device)
 
@@ -164,115 +168,36 @@ class ViewsDataModule(LightningDataModule):
 
     def as_they_are(self, most: int) -> Iterator[Tensor]:
         """Training images as validation sees them, in up to so many whole batches, drawn by the seed; the rows here."""
-        self.device, (rank, processes) = self._trainer.lightning_module.device, rank_and_size()
+        self.batches.device, (rank, processes) = self._trainer.lightning_module.device, rank_and_size()
         order = self.train_index[permutation(hash_key(PLAIN, self.seed), len(self.train_index))]
         size = min(self.batch_size, len(order)) // processes * processes
         whole = len(order) // size if size > processes else 0  # BatchNorm takes no single row
         for batch in order.split(size or 1)[: min(most, whole)]:
             mine, _ = rows_here(batch, 1, rank, processes)
-            yield self._eval_batch(mine, self._splits.train).views[0]
+            yield self.batches.as_it_is(mine, self._splits.train).views[0]
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Sample numbers stay here: what is drawn for them is drawn on the CPU, the same for every device."""
-        self.device = device
+        self.batches.device = device
         return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         """Sample numbers (B,) of a global batch to this process's part of it, on the training device."""
         if self._trainer.training:
-            return self._train_batch(batch, self._trainer.current_epoch, self._trainer.lightning_module.accumulate)
-        return self._evaluated(batch, self._splits.test if self._trainer.testing else self._validated)
-
-    def _train_batch(self, numbers: Any, epoch: int, micro_batches: int = 1) -> Batch:
-        index, begun = numbers_of(numbers)
-        mine, shards = rows_here(index, micro_batches, *rank_and_size())
-        at, target, *true = self._at(mine, self._labels)
-        views = self._augmented(mine, at, epoch, begun)
-        # of all rows on every process: a subset is drawn from the global batch without a word between them
-        subset_keys = uniform(hash_key(SUBSET, self.seed, epoch), index, self.views)
-        batch = Batch(views, target, mine, subset_keys, shards, *true)
-        return batch if self.mixing is None else self._mixed(batch, self.mixing, index, epoch, micro_batches)
-
-    def _mixed(self, batch: Batch, mixing: Mixing, index: Tensor, epoch: int, micro_batches: int) -> Batch:
-        """Each sample with its partner; the views of another process's are made here, too."""
-        here, _ = rows_here(torch.arange(len(index)), micro_batches, *rank_and_size())
-        keys = [hash_key(MIX, self.seed, epoch, view) for view in range(self.views if mixing.independent else 1)]
-        pairs = [mixing.pairs(key, index, here, tuple(batch.views[0].shape[2:]), self.device) for key in keys]
-
-        def partners(rows: Tensor) -> Batch:
-            if len(here) == len(index):
-                at = upload(rows, self.device)
-                true = None if batch.true is None else batch.true[at]
-                return Batch([view[at] for view in batch.views], batch.target[at], index[rows], true=true)
-            at, target, *those = self._at(index[rows], self._labels)
-            return Batch(self._augmented(index[rows], at, epoch), target, index[rows], true=next(iter(those), None))
-
-        return mixed(batch, pairs, partners, self.num_classes)
-
-    @property
-    def _labels(self) -> list[Tensor]:
-        """Of all training images: those trained on, and where there is label noise those before it."""
-        return [self._splits.train.targets, *([] if self.noise_record is None else [self._true_targets])]
-
-    def _at(self, index: Tensor, labels: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Sample numbers and their labels, on the device by one copy."""
-        return upload(torch.stack([index, *(some[index] for some in labels)]), self.device).unbind()
-
-    def _keys(self, epoch: int) -> list[int]:
-        return [hash_key(VIEW, self.seed, epoch, view) for view in range(self.views)]
-
-    def _augmented(self, index: Tensor, at: Tensor, epoch: int, begun: Begun = None) -> list[Tensor]:
-        keys = self._keys(epoch)
-        if self.reading is None:
-            return self._through(self.augmentation, self._take(self.train_images, index, at), index, at, keys)
-        found = self._take(self.reading.trained_on(index, keys, begun), None, at)
-        return self._through(self.reading.augmentation, found, index, at, keys)
-
-    def _evaluated(self, numbers: Any, images_of: ImageSet, change: Change = None) -> Batch:
-        """Of a batch of validation or test samples this process's part."""
-        index, begun = numbers_of(numbers)
-        mine, _ = rows_here(index, 1, *rank_and_size())
-        return self._eval_batch(mine, images_of, begun, change)
-
-    def _eval_batch(self, index: Tensor, images_of: ImageSet, begun: Begun = None, change: Change = None) -> Batch:
-        at, target = self._at(index, [images_of.targets])
-        images = self._take(images_of.images, index, at) if begun is None else self._take(begun.result(), None, at)
-        images = images if change is None else change(images, index)
-        if self.eval_augmentation is not None:
-            return Batch(self._through(self.eval_augmentation, images, index, at, [0]), target, index)
-        return Batch([normalise(images, self.mean, self.std)], target, index)
-
-    def _through(
-        self, augmentation: Callable[..., list[Tensor]], images: Tensor, index: Tensor, at: Tensor, keys: list[int]
-    ) -> list[Tensor]:
-        return augmentation(
-            images, self.mean, self.std, index if getattr(augmentation, "draws_here", False) else at, keys
-        )
-
-    def _take(self, images: Images, index: Tensor | None, at: Tensor) -> Tensor:
-        """Some images of a set, or all of what has been read, on the device.
-
-        The whole set stays there if it may, the moments always.
-        """
-        if self.mean.device != self.device:
-            self.mean, self.std = self.mean.to(self.device), self.std.to(self.device)
-        if index is None or isinstance(images, EncodedImages) or self.device.type == "cpu" or not self.on_device:
-            return upload(images[slice(None) if index is None else index], self.device)
-        if id(images) not in self._device_images:
-            self._device_images[id(images)] = images.to(self.device)
-        return self._device_images[id(images)][at]
+            return self.batches.training(batch, self._trainer.current_epoch, self._trainer.lightning_module.accumulate)
+        return self.batches.evaluation(batch, self._splits.test if self._trainer.testing else self._validated)
 
     def held_out(self, device: torch.device) -> Iterator[Batch]:
         """The validation images as the test has its own: this process's part of each batch, on a device."""
-        self.device = device
+        self.batches.device = device
         for batch in self.val_dataloader():
-            yield self._evaluated(batch, self._validated)
+            yield self.batches.evaluation(batch, self._validated)
 
     def tested(self, device: torch.device, change: Change = None) -> Iterator[Batch]:
         """The test images likewise, outside of a test; ``change(images, numbers)`` is of the bytes."""
-        self.device = device
+        self.batches.device = device
         for batch in self.test_dataloader():
-            yield self._evaluated(batch, self._splits.test, change)
+            yield self.batches.evaluation(batch, self._splits.test, change)
 
     def corrupted(self, device: torch.device, kind: str, severity: int) -> Iterator[Batch]:
         """The test images under a corruption."""
@@ -281,7 +206,11 @@ class ViewsDataModule(LightningDataModule):
 
     def _in_order(self, index: Tensor, images_of: ImageSet) -> IndexLoader:
         images = images_of.images
-        ahead = (lambda batches: evaluated(batches, images, self.device)) if isinstance(images, EncodedImages) else None
+        ahead = (
+            (lambda batches: evaluated(batches, images, self.batches.device))
+            if isinstance(images, EncodedImages)
+            else None
+        )
         return IndexLoader(lambda: index, len(index), self.eval_batch_size, lambda: 0, ahead)
 
     def state_dict(self) -> dict[str, Any]:
@@ -322,6 +251,16 @@ class ViewsDataModule(LightningDataModule):
     def test_images(self) -> Images:
         """The test images as they are, uint8 (N, C, H, W)."""
         return self._splits.test.images
+
+    @property
+    def mean(self) -> Tensor:
+        """What is subtracted from images in [0, 1], by channel."""
+        return self.batches.mean
+
+    @property
+    def std(self) -> Tensor:
+        """What they are then divided by."""
+        return self.batches.std
 
     @property
     def sizes(self) -> dict[str, int]:
