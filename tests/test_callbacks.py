@@ -329,6 +329,20 @@ def test_the_overview_says_that_a_fraction_holds_nothing_out(
     assert said == (fraction > 0) and len(module.val_index) == 8 * said and len(module.train_index) == 40
 
 
+@pytest.mark.parametrize(
+    ("cutout", "prob", "said"), [(5, 0.5, True), (4, 0.5, False), (5, 0.0, False), (0, 0.5, False)]
+)
+def test_the_overview_says_that_a_cutout_leaves_little(
+    cutout: int, prob: float, said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    part = ImageSet(torch.randint(0, 256, (40, 3, 6, 5), dtype=torch.uint8), torch.arange(40) % 4)
+    module = ViewsDataModule(lambda: Splits(part, part, tuple("abcd"), ""), Augmentation(0, False, cutout, prob))
+    module.setup()
+    print_overview(frozen((3, 6, 5), 4), module)
+    line = "data.augmentation.cutout=5 hides most of an image: set it to 2, or to 0"
+    assert (line in capsys.readouterr().err.splitlines()) == said
+
+
 def test_the_overview_counts_images_layers_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
     images = torch.randint(0, 256, (1100, 3, 6, 5), dtype=torch.uint8)
     targets = torch.arange(1100) % 4

@@ -14,6 +14,8 @@ def print_overview(model: nn.Module, data: ViewsDataModule, precision: str = "32
     parts = {"train": data.train_index, "validation": data.val_index, "test": data.test_index}
     counts = ", ".join(f"{len(index):,} {name}" for name, index in parts.items())
     console.print(f"data: {counts} images of {shape}, {data.num_classes} classes", highlight=False)
+    if too_large := _cutout(data):
+        console.print(too_large, highlight=False)
     if data.validates_own:
         said = f"validation: the set's own part; data.val_fraction={data.val_fraction:g} holds nothing out"
         console.print(said, highlight=False)
@@ -33,3 +35,11 @@ def print_overview(model: nn.Module, data: ViewsDataModule, precision: str = "32
         total, trainable = sum(n for n, _ in sizes), sum(n for n, grad in sizes if grad)
         table.add_row(name or "all", str(layers), f"{total:,}", f"{trainable:,}", style=None if name else "bold")
     console.print(table)
+
+
+def _cutout(data: ViewsDataModule) -> str:
+    """Of a square that was meant for larger images: a network learns little from what it leaves, and nothing fails."""
+    side, smaller = getattr(data.augmentation, "cutout", 0), min(data.image_shape[-2:])
+    if side < smaller or not data.augmentation.cutout_prob:  # type: ignore[attr-defined]
+        return ""
+    return f"data.augmentation.cutout={side} hides most of an image: set it to {smaller // 2}, or to 0"
