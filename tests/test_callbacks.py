@@ -166,7 +166,7 @@ class Signals:
 
     def __init__(self, source: ViewsDataModule, at: dict[int, list[int]]) -> None:
         self.augmentation, self.at, self.batches = source.augmentation, at, 0
-        source.augmentation = self
+        source.batches.augmentation = self
 
     def __call__(self, *arguments: Any) -> list[Tensor]:
         self.batches += 1

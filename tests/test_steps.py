@@ -48,7 +48,7 @@ class Switch(Callback):
     def on_train_start(self, trainer: Any, task: Any) -> None:
         """The optimizer without wrap, and what the further settings have instead of None."""
         self.plain, self.ema = trainer.optimizers[0], task.ema
-        self.noise = trainer.datamodule.noise_record
+        self.noise = trainer.datamodule.batches.true_targets
         self._next(trainer, task)
 
     def on_train_batch_end(self, trainer: Any, task: Any, *_: Any) -> None:
@@ -64,10 +64,10 @@ class Switch(Callback):
         task.penalty = make(OmegaConf.create(node["penalty"]), "penalty")
         wrap = make(node["wrap"] and OmegaConf.create(node["wrap"]), "wrap")
         trainer.strategy.optimizers = [wrap(self.plain) if wrap else self.plain]
-        trainer.datamodule.views = node["views"]
+        trainer.datamodule.batches.views = node["views"]
         if task.kind == "classification":
             task.ema = self.ema if more else None
-            trainer.datamodule.noise_record = self.noise if more else None
+            trainer.datamodule.batches.true_targets = self.noise if more else None
         for key, value in self.further.items():
             setattr(task, key, value if more else 1 if key == "accumulate" else None)
         self.work.kernels.clear()
