@@ -114,17 +114,17 @@ class ViewsDataModule(LightningDataModule):
             raise UserError(f"data.mean and data.std must have one entry for each of the {channels} channels, or one")
         self.reading = reading_of(train.images, self.augmentation, self.transform_workers)
         self.batches = BatchMaker(
-            self.splits.train,
-            None if self.noise_record is None else train.targets,
-            self.num_classes,
-            moments,
-            self.augmentation,
-            self.eval_augmentation,
-            self.reading,
-            self.mixing,
-            self.views,
-            self.seed,
-            self.on_device,
+            train=self.splits.train,
+            true_targets=None if self.noise_record is None else train.targets,
+            num_classes=self.num_classes,
+            moments=moments,
+            augmentation=self.augmentation,
+            eval_augmentation=self.eval_augmentation,
+            reading=self.reading,
+            mixing=self.mixing,
+            views=self.views,
+            seed=self.seed,
+            on_device=self.on_device,
         )
         one = self.train_index[:1]
         self.image_shape: tuple[int, ...] = tuple(self.batches.augmented(one, one, 0)[0].shape[1:])
