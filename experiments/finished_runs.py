@@ -56,6 +56,7 @@ def _copy(source: Path, target: Path, names: Sequence[str]) -> None:
 def _copy_options(source: Path, target: Path) -> None:
     if source.exists():
         chosen = {"hydra": {"runtime": {"choices": read_yaml(source)["hydra"]["runtime"]["choices"]}}}
+        target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(yaml.safe_dump(chosen, sort_keys=False), encoding="utf-8")
 
 

@@ -189,7 +189,9 @@ def test_a_penalty_that_needs_one_label_a_sample_is_refused() -> None:
 def test_the_keys_arrive() -> None:
     def made(*line: str) -> Any:
         with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-            return build_data(compose("config", [*line, "name=x"])).mixing
+            source = build_data(compose("config", [*line, "name=x"]))
+        source.setup()
+        return source.batches.mixing
 
     assert made() is None
     keys = {"mixup": 0.3, "cutmix": 0.7, "prob": 0.6, "independent": True}

@@ -686,6 +686,9 @@ def test_images_are_kept_on_the_device_or_sent_batch_by_batch(options: dict[str,
         before = copies.of_any
         data.batches.training(index, 1)
         assert copies.of_any == before  # else a step would wait for it
+        data.batches.device = torch.device("cpu")
+        data.trainer = SimpleNamespace(lightning_module=SimpleNamespace(device=torch.device("cuda")))  # type: ignore[assignment]
+        assert [x.device.type for x in data.as_they_are(1)] == ["cuda"]
 
 
 # --- checkpoints

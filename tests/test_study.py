@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra.core.global_hydra import GlobalHydra
 from runs import TINY, TINY_CNN, tiny_run
 from studies import PLAN, Killed, Runs, figure, pages, plan_file, stand_in, study
@@ -429,7 +430,9 @@ def test_a_run_is_a_process_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert (tmp_path / "output.txt").read_text() == "error: lr=0: must be a finite number > 0\n"
 
 
-def test_a_whole_study_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_study_on_digits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """With real runs, and nothing else that stands for something."""
 
     def train(arguments: list[str], output: Path) -> int:
@@ -454,10 +457,20 @@ def test_a_whole_study_on_digits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     page = (tmp_path / "study" / "study.html").read_text()
     linked = re.findall(r'href="([^"#:]+)"', page)
     assert linked == ["study.md", "report/report.html"] and all((tmp_path / "study" / name).exists() for name in linked)
+    chosen = {"hydra": {"run": {"dir": str(tmp_path)}, "runtime": {"choices": {"regularizer": "none"}}}}
+    for run in (path.parent for path in list(tmp_path.rglob("summary.json"))):
+        (run / ".hydra").mkdir(exist_ok=True)
+        (run / ".hydra" / "hydra.yaml").write_text(yaml.safe_dump(chosen))
+    under_way = shutil.copytree(run, run.parent / "under_way")
+    (under_way / "summary.json").unlink()
     monkeypatch.setattr(sys, "argv", ["finished_runs.py", "study", "kept"])
     runpy.run_path(str(ROOT / "experiments" / "finished_runs.py"), run_name="__main__")
     copied = [path for path in (tmp_path / "kept").rglob("*") if path.is_file()]
-    assert len(copied) == 2 + 2 + 8 * 3 and not [path for path in copied if str(tmp_path) in path.read_text()]
+    assert len(copied) == 2 + 2 + 8 * 4 and not [path for path in copied if str(tmp_path) in path.read_text()]
+    assert all(yaml.safe_load(p.read_text())["hydra"].keys() == {"runtime"} for p in copied if p.name == "hydra.yaml")
+    assert capsys.readouterr().out.endswith("kept: 8 runs; 1 have not ended\n")
+    shutil.rmtree(under_way)
+    told = studying.run_study(read_plan(file))  # with the options' names
     assert studying.run_study(replace(read_plan(file), folder=Path("kept"))).splitlines()[:-2] == told.splitlines()[:-2]
     for name in ("study.md", "report/table.csv", "report/runs.csv"):
         assert (tmp_path / "kept" / name).read_text() == (tmp_path / "study" / name).read_text()

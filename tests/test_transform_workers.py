@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 from handed_out import Handed, assert_same, handed_out
+from hydra import compose, initialize_config_dir
 from pool import Pool
 from runs import tiny_run
 from torch import Tensor
 
+from gvr_lightning.app.build import build_data
+from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data import transform_workers
 from gvr_lightning.data.augmentation import PerImage
 from gvr_lightning.data.batch_maker import VIEW
@@ -245,6 +248,12 @@ def slow_at_first(image: Tensor) -> Tensor:
     """When it is called for the images' size, before the training."""
     time.sleep(SLOW.pop() if SLOW else 0)
     return image.roll(int(torch.randint(0, 3, ())), -1)
+
+
+def test_the_key_arrives() -> None:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        line = ["name=x", OWN % "slow_at_first", "data.transform_workers=3"]
+        assert build_data(compose("config", line)).transform_workers == 3
 
 
 def test_a_run_tells_how_long_its_steps_waited_and_leaves_nobody(tmp_path: Path) -> None:
