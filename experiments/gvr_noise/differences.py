@@ -3,14 +3,15 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 
 from gvr_lightning.files import read_json
 from gvr_lightning.report.statistics import Paired, paired, sample
 
 HERE = Path(__file__).parent
-RUNS = HERE / "runs" / "noise" / "confirmation"
+RIVAL = {"noise": "gce", "clean": "consistency"}
 LABELS = {
-    "gce": "GCE, the rival",
+    "rival": "the rival: GCE; consistency",
     "gvr_label_free": "gvr_label_free",
     "gvr_normalised": "gvr_normalised",
     "two_view": "two views, no penalty",
@@ -18,44 +19,60 @@ LABELS = {
     "gvr_one_view": "gvr_one_view",
     "feature_norm": "feature norm, the control",
 }
-COLOURS = {"gvr": "#b7541f", "oth": "#2f6db5"}
 
 
-def figures(arm: str, metric: str) -> dict[int, float]:
+def figures(study: str, arm: str, metric: str) -> dict[int, float]:
     """A metric of an arm's runs in percent, by seed."""
-    rows = {int(path.parents[1].name.partition("_")[2]): path for path in RUNS.glob(f"seed_*/{arm}/summary.json")}
-    return {seed: 100 * float(read_json(path)["metrics"][metric]) for seed, path in rows.items()}
+    found = (HERE / "runs" / study / "confirmation").glob(
+        f"seed_*/{RIVAL[study] if arm == 'rival' else arm}/summary.json"
+    )
+    return {
+        int(path.parents[1].name.partition("_")[2]): 100 * float(read_json(path)["metrics"][metric]) for path in found
+    }
 
 
-def difference(arm: str) -> tuple[Paired, list[float]]:
+def difference(study: str, arm: str) -> tuple[Paired, list[float]]:
     """Test accuracy less SGD's of the same seed: mean and interval, and each seed's."""
-    own, plain = figures(arm, "test/acc"), figures("sgd", "test/acc")
+    own, plain = figures(study, arm, "test/acc"), figures(study, "sgd", "test/acc")
     found = paired(own, plain)
     assert found is not None
     return found, [own[seed] - plain[seed] for seed in found.seeds]
 
 
+def colour(arm: str) -> str:
+    """Orange for GVR's forms, blue for what they are compared with."""
+    return "#b7541f" if arm.startswith("gvr") else "#2f6db5"
+
+
+def draw_differences(panel: Axes, study: str) -> None:
+    """One row an arm: mean, interval, and below it each seed's difference."""
+    for row, arm in enumerate(reversed(LABELS)):
+        found, each = difference(study, arm)
+        panel.plot([found.low, found.high], [row, row], color=colour(arm), linewidth=3, solid_capstyle="butt")
+        panel.plot(found.mean, row, "o", color=colour(arm), markersize=8)
+        panel.plot(each, [row - 0.28] * len(each), "o", color=colour(arm), markersize=4, alpha=0.4, markeredgewidth=0)
+    panel.axvline(0, color="black", linewidth=1)
+    panel.set(xlabel="test accuracy less SGD's (points)")
+
+
 def main() -> None:
-    """Two panels: accuracy less SGD's, and the share of wrong labels that was memorised."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True, width_ratios=(2, 1), layout="constrained")
-    for row, (arm, label) in enumerate(reversed(LABELS.items())):
-        colour = COLOURS["gvr" if label.startswith("gvr") else "oth"]
-        found, each = difference(arm)
-        left.plot([found.low, found.high], [row, row], color=colour, linewidth=3, solid_capstyle="butt")
-        left.plot(found.mean, row, "o", color=colour, markersize=8)
-        left.plot(each, [row - 0.28] * len(each), "o", color=colour, markersize=4, alpha=0.4, markeredgewidth=0)
-        right.barh(row, sample(list(figures(arm, "train/acc_noisy").values())).mean, color=colour, height=0.5)
-    plain = sample(list(figures("sgd", "train/acc_noisy").values())).mean
-    left.axvline(0, color="black", linewidth=1)
-    right.axvline(plain, color="black", linewidth=1)
-    right.annotate("SGD", (plain, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
-    left.set(
-        yticks=range(len(LABELS)),
-        yticklabels=list(reversed(LABELS.values())),
-        xlabel="test accuracy less SGD's (points), 95% interval",
+    """Accuracy less SGD's with wrong and with right labels, and the share of wrong labels that was memorised."""
+    figure, (noise, clean, memory) = plt.subplots(
+        1, 3, figsize=(12, 3.8), sharey=True, width_ratios=(3, 2.4, 1.4), layout="constrained"
     )
-    right.set(xlabel="wrong labels memorised (%)", xlim=(0, 100))
-    for panel in (left, right):
+    draw_differences(noise, "noise")
+    draw_differences(clean, "clean")
+    for row, arm in enumerate(reversed(LABELS)):
+        memory.barh(
+            row, sample(list(figures("noise", arm, "train/acc_noisy").values())).mean, color=colour(arm), height=0.5
+        )
+    plain = sample(list(figures("noise", "sgd", "train/acc_noisy").values())).mean
+    memory.axvline(plain, color="black", linewidth=1)
+    memory.annotate("SGD", (plain, 1), xycoords=("data", "axes fraction"), ha="center", va="bottom")
+    noise.set(title="40% of the labels wrong", yticks=range(len(LABELS)), yticklabels=list(reversed(LABELS.values())))
+    clean.set(title="right labels")
+    memory.set(xlabel="wrong labels memorised (%)", xlim=(0, 100))
+    for panel in (noise, clean, memory):
         panel.spines[["top", "right"]].set_visible(False)
         panel.grid(axis="x", color="#dddddd")
         panel.set_axisbelow(True)
