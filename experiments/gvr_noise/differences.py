@@ -48,7 +48,8 @@ def draw_differences(panel: Axes, study: str) -> None:
     """One row an arm: mean, interval, and below it each seed's difference."""
     for row, arm in enumerate(reversed(LABELS)):
         found, each = difference(study, arm)
-        panel.plot([found.low, found.high], [row, row], color=colour(arm), linewidth=3, solid_capstyle="butt")
+        assert found.low is not None and found.high is not None
+        panel.hlines(row, found.low, found.high, color=colour(arm), linewidth=3)
         panel.plot(found.mean, row, "o", color=colour(arm), markersize=8)
         panel.plot(each, [row - 0.28] * len(each), "o", color=colour(arm), markersize=4, alpha=0.4, markeredgewidth=0)
     panel.axvline(0, color="black", linewidth=1)
