@@ -157,8 +157,12 @@ def test_precisions(tmp_path: Path, precision: str) -> None:
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # dynamo looks at every input's
 @pytest.mark.parametrize("penalty", [{"layers": "head"}, {"layers": "last_stage", "subset": 4, "shared": True}])
-def test_a_compiled_backbone_trains_as_the_eager_one(tmp_path: Path, penalty: dict[str, Any]) -> None:
+def test_a_compiled_backbone_trains_as_the_eager_one(
+    tmp_path: Path, penalty: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where several processes train; in one the loss is compiled as a whole, test_compiled_loss.py."""
     torch._dynamo.reset()
+    monkeypatch.setattr(ClassificationTask, "on_train_start", lambda self: None)
     runs = []
     for compiled in (False, True):
         torch.manual_seed(0)

@@ -11,7 +11,7 @@ from functools import partial
 
 import torch
 from agr_cost import plain_loop, read_and_write, resnet18_shapes
-from loop_cost import COLOUR, compare_loops, published, same_data
+from loop_cost import COLOUR, compare_loops, published, same_data, same_passes
 from sampling import MODELS, drawings
 from step_cost import VARIANTS, _step
 from timing import interleave, report
@@ -24,7 +24,7 @@ TINY = ["model.width=8", "model.groups=4", "batch_size=32"]
 
 
 def loop(repeats: int) -> None:
-    """A step over one by hand with the same data module."""
+    """A step over one by hand with the same data module, both in float32 and torch's usual layout."""
     runs = {"digits, none": [], "digits, gvr": ["regularizer=gvr"], "a tiny network, none": TINY}
     for title, overrides in runs.items():
         print(f"\nthe loop: {title}")
@@ -60,14 +60,19 @@ def step(repeats: int) -> None:
 
 
 def whole(repeats: int) -> None:
-    """End to end, data included, over a float32 loop with torchvision's transforms, image by image."""
-    fast = ["trainer.precision=bf16-mixed", "task.channels_last=true"]
-    for title, options in (("float32", []), ("bf16 and channels_last", fast)):
-        print(f"\nend to end: ResNet-18, gvr, batch 128, {title}")
-        found = compare_loops(published, repeats, *COLOUR, "model=resnet18", "regularizer=gvr", *options)
-        report(found, OVER_HAND)
-        for name, seconds in found.items():
-            print(f"{name}: {128 / sorted(seconds)[len(seconds) // 2]:.1f} samples/s")
+    """End to end, data, metrics and loop included, of trainer=cpu.
+
+    Over a bare loop of the same passes in the same precision and layout, and over a float32 loop with torchvision's
+    transforms, image by image.
+    """
+    for by_hand in (same_passes, published):
+        for name in ("none", "gvr", "gvr_split"):
+            print(f"\nend to end: ResNet-18, {name}, batch 128, trainer=cpu over {by_hand.__name__}")
+            regularizer = f"regularizer={name}"
+            found = compare_loops(by_hand, repeats, *COLOUR, "trainer=cpu", "model=resnet18", regularizer)
+            report(found, OVER_HAND)
+            for who, seconds in found.items():
+                print(f"{who}: {128 / sorted(seconds)[len(seconds) // 2]:.1f} samples/s")
 
 
 def sampling(repeats: int) -> None:

@@ -15,6 +15,7 @@ from training_step import Turns
 from gvr_lightning.app.build import build_data, build_task
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.trainer import build_trainer
+from gvr_lightning.config.cpu import cpu_precision
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
@@ -36,7 +37,7 @@ def compare_loops(by_hand: ByHand, repeats: int, *overrides: str) -> dict[str, l
     fixed = ["name=loop", "data.val_fraction=0", f"+trainer.max_steps={repeats + 2}", "epochs=1000"]
     fixed += ["+trainer.enable_progress_bar=false"]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):
-        cfg = compose("config", overrides=[*fixed, "trainer=cpu", *overrides])
+        cfg = compose("config", overrides=[*fixed, "trainer.accelerator=cpu", *overrides])
     data = build_data(cfg)
     task = build_task(cfg, data)
     other = make(cfg.model, "model", nn.Module, image_shape=data.image_shape, num_classes=data.num_classes)
@@ -56,6 +57,23 @@ def same_data(data: ViewsDataModule, model: nn.Module, penalty: Penalty, batch: 
         part = data.batches.training(data.train_index[torch.randperm(len(data.train_index))[:batch]], 0)
         sgd.zero_grad()
         penalty(model, F.cross_entropy, part.views, part.target, part.keys).total.backward()
+        sgd.step()
+
+    return step
+
+
+def same_passes(data: ViewsDataModule, model: nn.Module, penalty: Penalty, batch: int) -> Callable[[], None]:
+    """The same passes over images that lie ready, in trainer=cpu's layout and in bf16 where the CPU has it."""
+    views = [torch.randn(batch, *data.image_shape).to(memory_format=torch.channels_last) for _ in range(data.views)]
+    target = torch.arange(batch) % data.num_classes
+    model.to(memory_format=torch.channels_last)
+    sgd = torch.optim.SGD(model.parameters(), 0.02, momentum=0.9, weight_decay=5e-4)
+
+    def step() -> None:
+        sgd.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_precision() != "32-true"):
+            loss = penalty(model, F.cross_entropy, views, target)
+        loss.total.backward()
         sgd.step()
 
     return step

@@ -3,12 +3,13 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, reduce
+from functools import reduce
 
 import torch
 from torch import Tensor, nn
 
 from gvr_lightning.distributed.batch import Shard
+from gvr_lightning.methods.once import once
 from gvr_lightning.methods.passes import Criterion, Input, Through, whole
 from gvr_lightning.methods.view import GlobalBatch, View
 
@@ -39,12 +40,12 @@ class RegularizedLoss:
         losses, logits, targets, weights, rows = map(list, columns)
         return cls(losses, penalty, alpha, logits, targets, weights, rows)
 
-    @cached_property
+    @once
     def weighted(self) -> Tensor:
         """Alpha * penalty; exactly zero for alpha = 0, also where the penalty is not finite."""
         return self.alpha * self.penalty if self.alpha else torch.zeros_like(self.penalty)
 
-    @cached_property
+    @once
     def total(self) -> Tensor:
         """L_1 + ... + L_V (or their mean) + alpha * penalty: what to call ``backward()`` on."""
         loss = combined(self.losses, self.views_loss)

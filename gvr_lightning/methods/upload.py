@@ -11,5 +11,7 @@ def upload(numbers: Tensor, device: torch.device) -> Tensor:
     """
     if not numbers.is_cpu or device.type == "cpu":
         return numbers.to(device)
+    if torch.compiler.is_compiling():  # which pins nothing
+        return numbers.to(device, non_blocking=True)
     pinned = numbers.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else numbers
     return pinned.to(device, non_blocking=True)

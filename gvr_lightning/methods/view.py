@@ -3,13 +3,13 @@
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 from torch import Tensor, nn
 
 from gvr_lightning.distributed.batch import RowCount, Shard, equal_shard, gather_rows
 from gvr_lightning.distributed.sync_batchnorm import uncounted
+from gvr_lightning.methods.once import once
 from gvr_lightning.methods.passes import Criterion, Input, Through, row_of_zeros, take
 from gvr_lightning.methods.upload import upload
 
@@ -37,7 +37,7 @@ class View:
     source: "View | None" = None  # that these rows were chosen from
     head: nn.Module | None = None  # the layer that the features entered
 
-    @cached_property
+    @once
     def loss(self) -> Tensor:
         """The criterion of these rows, a scalar."""
         return self.loss_of(self.logits)
@@ -117,7 +117,7 @@ class GlobalBatch:
         self.criterion, self.inputs, self.targets, self._keys = criterion, inputs, targets, keys
         self.shard = shard or equal_shard(len(targets[0]))
 
-    @cached_property
+    @once
     def orders(self) -> Tensor:
         """A random order of all rows for each view, (V, all rows); the same on every process."""
         if self._keys is not None:

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -22,6 +23,7 @@ from gvr_lightning.methods.penalty import Penalty, RegularizedLoss, total_of
 from gvr_lightning.optim.ema import MovingAverage
 from gvr_lightning.optim.schedules import Schedule
 from gvr_lightning.random import hash_key, seed_generators
+from gvr_lightning.tasks.compiled import CompiledLoss
 from gvr_lightning.tasks.finite import is_finite, not_finite, overflow_is_told
 from gvr_lightning.tasks.groups import ParameterGroups
 from gvr_lightning.tasks.recording import RecordingTask
@@ -43,7 +45,7 @@ class BaseTask(RecordingTask):
         clip_norm: largest norm of all gradients together, None for any.
         clip_value: largest absolute value of a gradient's entry, None for any.
         accumulate: micro-batches that a batch is divided into; the penalty is then that of the micro-batches, averaged.
-        compile: compile the backbone.
+        compile: compile the backbone; and where one process trains with one alpha, the loss as a whole.
         channels_last: memory format of images and weights.
         non_finite: whether to "stop" at an update whose gradient is not finite, or to "skip" it.
         max_skipped: updates of a run that may be skipped.
@@ -102,6 +104,8 @@ class BaseTask(RecordingTask):
         model.to(memory_format=self.memory_format)
         if compile:
             model.compile_backbone()  # type: ignore[operator]
+        self.compiles = compile
+        self.compiled: CompiledLoss | None = None
         self.skipped_now = False  # whether this update is
         self.evaluations = 0  # how often this update took the gradients: SAM twice
         self.rest()
@@ -150,8 +154,12 @@ class BaseTask(RecordingTask):
         return schedule
 
     def on_train_start(self) -> None:
-        """How many updates the run has."""
+        """How many updates the run has; and the loss as one graph, unless processes meet in it or it changes by update."""
         self.updates = int(self.trainer.estimated_stepping_batches)
+        if self.compiles and self.alpha_schedule is None and isinstance(self.trainer.strategy, SingleDeviceStrategy):
+            self.compiled = CompiledLoss(self.penalty)
+        for optimizer in self.trainer.optimizers:
+            optimizer.zero_grad()  # from here on after each update
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update, of the weights and then of their average; ``global_step`` counts these."""
@@ -162,6 +170,7 @@ class BaseTask(RecordingTask):
         seed = hash_key(self.seed, self.global_step, self.global_rank)
         seed_generators(seed, self.device)
         parts = [self.examples(part) for part in batch.divided()]
+        compute = self.compiled or self.penalty
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
         self.non_finite.remember(self.model)
         self.skipped_now, self.evaluations = False, 0
@@ -171,13 +180,14 @@ class BaseTask(RecordingTask):
             # BatchNorm's running statistics move in the first call only: SAM makes another, with other weights
             statistics = partial(frozen_statistics, self.model) if len(first) == len(parts) else nullcontext
             seed_generators(seed, self.device)
-            optimizer.zero_grad()
+            if self.evaluations > 1:
+                optimizer.zero_grad()
             shares: list[Tensor] = []
             for i, part in enumerate(parts):
                 with statistics(), self._synchronised(last=i == len(parts) - 1):
                     shard = part.shards[0] if part.shards else None
                     with keep_parameters(self.trainer.strategy):
-                        loss = self.penalty(self.model, self.criterion, part.views, part.target, part.keys, shard)
+                        loss = compute(self.model, self.criterion, part.views, part.target, part.keys, shard)
                     share = loss.total if len(parts) == 1 else loss.total * (part.total / batch.total)
                     self._loss = loss
                     with torch.autocast(self.device.type, enabled=False):  # or its own backward would be in bf16

@@ -176,6 +176,8 @@ def _gradients(loss: Tensor, inputs: Sequence[Tensor]) -> Sequence[Tensor | None
     On the calling thread, on a GPU too: autograd runs nodes in the order of their numbers, each thread counts its own,
     and sums of several gradients would be rounded otherwise in every run.
     """
+    if torch.compiler.is_compiling():  # into the order of the graph
+        return torch.autograd.grad(loss, inputs, create_graph=True, allow_unused=True)
     with torch.autograd.set_multithreading_enabled(False):
         return torch.autograd.grad(loss, inputs, create_graph=True, allow_unused=True)
 

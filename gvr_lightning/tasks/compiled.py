@@ -1,0 +1,51 @@
+"""A batch's loss as one graph: the passes of all views, their losses and the penalty, forward and backward."""
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch._dynamo import config as dynamo
+from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
+
+from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
+
+
+class CompiledLoss:
+    """Called as the penalty; what it returns has a ``total`` to call ``backward()`` on, and nothing else with a graph.
+
+    Where torch cannot make one graph of it, it says so once and is the penalty itself, whose network may be compiled.
+
+    Args:
+        penalty: whose gradients within the loss (of the last layer, in closed form) are part of the graph.
+        **options: of ``torch.compile``.
+    """
+
+    def __init__(self, penalty: Penalty, **options: Any) -> None:
+        if hasattr(dynamo, "trace_autograd_ops"):  # torch 2.14; before, a gradient within ends the graph
+            dynamo.trace_autograd_ops = True
+        self.penalty, self.is_whole = penalty, True
+        # one graph for each number of rows: an epoch's last batch may have fewer
+        self._graph = torch.compile(_with_total, fullgraph=True, dynamic=False, **options)
+
+    def __call__(self, *arguments: Any) -> RegularizedLoss:
+        """See :meth:`Penalty.__call__`."""
+        if self.is_whole:
+            try:
+                return self._graph(self.penalty, *arguments)
+            except (TorchDynamoException, FailOnRecompileLimitHit) as error:
+                self.is_whole = False
+                why = next((line for line in str(error).splitlines() if line), type(error).__name__)
+                line = f"task.compile: the backbone alone is compiled, since the loss cannot be one graph: {why}"
+                print(line, file=sys.stderr)
+        return self.penalty(*arguments)
+
+
+def _with_total(penalty: Penalty, *arguments: Any) -> RegularizedLoss:
+    """The loss, whose total is part of the graph; of all else no gradient is wanted."""
+    loss = penalty(*arguments)
+    total, fixed = loss.total, [loss.penalty.detach(), *(x.detach() for x in (*loss.losses, *loss.logits))]
+    views = len(loss.losses)
+    known = replace(loss, penalty=fixed[0], losses=fixed[1 : 1 + views], logits=fixed[1 + views :])
+    known.total = total
+    return known

@@ -1,0 +1,139 @@
+"""The loss as one graph (task.compile=true): the eager values and gradients in float64, and no graph made twice."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from omegaconf import OmegaConf
+from test_steps import REGULARIZERS, composed
+from test_task import data, fit, resnet, task
+from torch import Tensor, nn
+
+import gvr_lightning.tasks.base as base
+from gvr_lightning.instantiate import make
+from gvr_lightning.methods.penalty import NoPenalty, Penalty
+from gvr_lightning.methods.sam import SAM
+from gvr_lightning.models.split import SplitNetwork
+from gvr_lightning.tasks.compiled import CompiledLoss
+from gvr_lightning.tasks.strength import AlphaSchedule
+
+EAGER = "aot_eager"  # the graphs and their derivatives as compiled, without the code generator's half a minute
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor"),  # dynamo looks at every input's
+    pytest.mark.skipif(not hasattr(torch._dynamo.config, "trace_autograd_ops"), reason="torch ends the graph there"),
+]
+
+
+def penalty_of(name: str) -> tuple[Penalty, int]:
+    node: Any = OmegaConf.to_container(composed(f"regularizer={name}", "alpha=0.1").regularizer, resolve=True)
+    return make(node["penalty"], "penalty", Penalty), node["views"]
+
+
+def network() -> SplitNetwork:
+    torch.manual_seed(0)
+    early = nn.Sequential(nn.Conv2d(3, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU())
+    last = nn.Sequential(nn.Conv2d(6, 5, 3), nn.BatchNorm2d(5), nn.ReLU(), nn.Flatten(), nn.Linear(45, 7))
+    return SplitNetwork(early, last, nn.Linear(7, 4)).double()
+
+
+def graphs_counted(found: list[int]) -> Any:
+    """A backend that notes how many operations each graph has."""
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        found.append(len(graph.graph.nodes))
+        return torch._dynamo.lookup_backend(EAGER)(graph, inputs)
+
+    return backend
+
+
+@pytest.mark.parametrize("name", sorted({*REGULARIZERS} - {"agr", "gvr_agr", "sam", "sam_agr"}))  # others' penalties
+def test_one_graph_gives_the_eager_values_and_gradients(name: str) -> None:
+    """Every regularizer that is allowed: losses, penalty, logits, gradients and BatchNorm's statistics."""
+    penalty, views = penalty_of(name)
+    if penalty.double_backward:
+        pytest.skip("is refused with task.compile")
+    torch.compiler.reset()
+    g = torch.Generator().manual_seed(1)
+    x = [torch.randn(6, 3, 5, 5, dtype=torch.float64, generator=g) for _ in range(views)]
+    y, keys = torch.arange(6) % 4, torch.rand(views, 6, dtype=torch.float64, generator=g)
+    eager, compiled, graphs = network(), network(), list[int]()
+    expected = penalty(eager, F.cross_entropy, x, y, keys)
+    expected.total.backward()
+    loss = CompiledLoss(penalty, backend=graphs_counted(graphs))
+    found = loss(compiled, F.cross_entropy, x, y, keys)
+    found.total.backward()
+    assert loss.is_whole and len(graphs) == 1
+    same = partial(torch.testing.assert_close, rtol=1e-12, atol=1e-14)
+    same(found.total, expected.total)
+    same([found.penalty, *found.losses, *found.logits], [expected.penalty, *expected.losses, *expected.logits])
+    assert not any(t.requires_grad for t in (found.penalty, *found.losses, *found.logits))
+    same([p.grad for p in compiled.parameters()], [p.grad for p in eager.parameters()])
+    same(compiled.state_dict(), eager.state_dict())
+    assert penalty.adds_nothing or not torch.equal(expected.total, sum(expected.losses, torch.zeros(())))
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Those that runs of the test make of their losses; their backbones are compiled eagerly, too."""
+    found: list[int] = []
+    monkeypatch.setattr(base, "CompiledLoss", partial(CompiledLoss, backend=graphs_counted(found)))
+    compile_backbone = SplitNetwork.compile_backbone
+    monkeypatch.setattr(SplitNetwork, "compile_backbone", partial_method(compile_backbone, backend=EAGER))
+    torch.compiler.reset()
+    return found
+
+
+def partial_method(method: Any, **options: Any) -> Any:
+    return lambda self: method(self, **options)
+
+
+@pytest.mark.parametrize("wrap", [None, partial(SAM, rho=0.05)], ids=["plain", "sam"])
+def test_a_run_makes_a_graph_for_each_number_of_rows_and_ends_with_the_eager_weights(
+    tmp_path: Path, graphs: list[int], wrap: Any
+) -> None:
+    """Two epochs of 16, 16 and 8 rows. SAM's second pass leaves BatchNorm's statistics alone."""
+    runs = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        runs.append(task(resnet((1, 8, 8), 4, [4, 4], 1).double(), compile=compiled, wrap=wrap))
+        fit(runs[-1], data(n=40), tmp_path, precision="64-true")
+        assert (runs[-1].compiled is not None) == compiled
+    assert len(graphs) == (2 if wrap is None else 4)
+    for (name, eager), found in zip(
+        runs[0].model.state_dict().items(), runs[1].model.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, eager, rtol=1e-10, atol=1e-12, msg=name)
+
+
+class Looks(NoPenalty):
+    """Of what the graph cannot hold: the value of a loss decides."""
+
+    def penalty(self, model: nn.Module, views: Any) -> Tensor:
+        return views[0].loss * (2.0 if views[0].loss.item() > 0 else 3.0)
+
+
+def test_what_cannot_be_one_graph_is_said_once_and_computed_eagerly(
+    tmp_path: Path, graphs: list[int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = []
+    for compiled in (False, True):
+        torch.manual_seed(0)
+        runs.append(task(resnet((1, 8, 8), 4, [4, 4], 1), penalty=Looks(), compile=compiled))
+        fit(runs[-1], data(), tmp_path)
+    assert not graphs and runs[1].compiled is not None and not runs[1].compiled.is_whole
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("task.compile")]
+    assert len(said) == 1 and said[0].startswith("task.compile: the backbone alone is compiled, since the loss cannot")
+    for (name, eager), found in zip(
+        runs[0].model.state_dict().items(), runs[1].model.state_dict().values(), strict=True
+    ):
+        torch.testing.assert_close(found, eager, msg=name)
+
+
+def test_an_alpha_that_changes_leaves_the_backbone_alone_compiled(tmp_path: Path, graphs: list[int]) -> None:
+    """A graph holds one alpha: with a schedule there would be one for each update."""
+    run = task(resnet((1, 8, 8), 4, [4, 4], 1), compile=True, alpha_schedule=AlphaSchedule(ramp=0.5))
+    fit(run, data(), tmp_path)
+    assert run.compiled is None and not graphs and run.model.is_compiled
