@@ -181,6 +181,17 @@ def test_compile_and_double_backward_exclude_each_other() -> None:
         task(clip_norm=1.0, clip_value=1.0)
 
 
+def test_gradients_from_before_a_run_are_no_part_of_its_first_update(tmp_path: Path) -> None:
+    runs = []
+    for gradient in (None, 1e3):
+        runs.append(task())
+        for p in runs[-1].model.parameters():
+            p.grad = None if gradient is None else torch.full_like(p, gradient)
+        fit(runs[-1], data(), tmp_path)
+        assert all(p.grad is None for p in runs[-1].model.parameters())  # nor a step's in the next
+    assert_equal(runs[0].model, runs[1].model, 0.0)
+
+
 class Rates(Callback):
     """The learning rate of every update."""
 

@@ -154,12 +154,10 @@ class BaseTask(RecordingTask):
         return schedule
 
     def on_train_start(self) -> None:
-        """How many updates the run has; and the loss as one graph, unless processes meet in it or it changes by update."""
+        """How many updates there are; and the loss as one graph, unless processes meet in it or updates change it."""
         self.updates = int(self.trainer.estimated_stepping_batches)
         if self.compiles and self.alpha_schedule is None and isinstance(self.trainer.strategy, SingleDeviceStrategy):
             self.compiled = CompiledLoss(self.penalty)
-        for optimizer in self.trainer.optimizers:
-            optimizer.zero_grad()  # from here on after each update
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update, of the weights and then of their average; ``global_step`` counts these."""
@@ -180,7 +178,7 @@ class BaseTask(RecordingTask):
             # BatchNorm's running statistics move in the first call only: SAM makes another, with other weights
             statistics = partial(frozen_statistics, self.model) if len(first) == len(parts) else nullcontext
             seed_generators(seed, self.device)
-            if self.evaluations > 1:
+            if self.evaluations > 1:  # before the first there are none: they go with each update
                 optimizer.zero_grad()
             shares: list[Tensor] = []
             for i, part in enumerate(parts):
