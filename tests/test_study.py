@@ -30,7 +30,7 @@ from gvr_lightning.study.schedule import Replay
 from gvr_lightning.study.status import duration, status
 
 ROOT = Path(__file__).parents[1]
-COMMITTED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").glob("*/runs/**/study.md"))
+COMMITTED = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "experiments").glob("*/*runs/**/study.md"))
 
 
 @pytest.fixture
@@ -482,7 +482,7 @@ def test_a_committed_study_recomputes_from_its_runs_alone(
 ) -> None:
     """Bit for bit, and nothing is run."""
     monkeypatch.chdir(ROOT)
-    plans = [read_plan(path) for path in Path(page).parents[1].parent.rglob("*.yaml") if "runs" not in path.parts]
+    plans = map(read_plan, Path("experiments").glob("*/*.yaml"))
     (plan,) = (plan for plan in plans if plan.folder == Path(page).parent)
     monkeypatch.setattr(job, "train", lambda *arguments: pytest.fail(f"{arguments} is run"))
     shutil.copytree(Path(page).parent, tmp_path / "study", dirs_exist_ok=True)
