@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
-from lightning.pytorch.profilers import SimpleProfiler
+from lightning.pytorch.profilers import PassThroughProfiler, SimpleProfiler
 from omegaconf import DictConfig
 from runs import TINY_CNN, tiny_run
 
 from gvr_lightning.app.build import build_data, build_task
 from gvr_lightning.callbacks.changes import changes
-from gvr_lightning.callbacks.idle import NoProfiler
 from gvr_lightning.config import cpu
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.optimizer import optimizer_node
@@ -124,7 +123,9 @@ def test_another_precision_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "kind"), [([], NoProfiler), (["+trainer.profiler=simple"], SimpleProfiler)], ids=["none", "simple"]
+    ("keys", "kind"),
+    [([], PassThroughProfiler), (["+trainer.profiler=simple"], SimpleProfiler)],
+    ids=["none", "simple"],
 )
 def test_a_profiler_that_is_asked_for_is_there(tmp_path: Path, keys: list[str], kind: type) -> None:
     from gvr_lightning.app.trainer import build_trainer
@@ -133,3 +134,4 @@ def test_a_profiler_that_is_asked_for_is_there(tmp_path: Path, keys: list[str], 
     assert type(trainer.profiler) is kind
     with trainer.profiler.profile("[action]") as action:
         assert action == "[action]"
+    assert ("[action]" in trainer.profiler.summary()) == (kind is SimpleProfiler)

@@ -10,7 +10,7 @@ from lightning.pytorch.plugins.environments import LightningEnvironment
 from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.callbacks.checkpoint_files import AtomicCheckpointIO
-from gvr_lightning.callbacks.idle import NoProfiler, pass_over
+from gvr_lightning.callbacks.idle import pass_over, profile_nothing
 from gvr_lightning.config import cpu  # noqa: F401 (a resolver of conf/trainer/cpu.yaml)
 from gvr_lightning.config.relations import uneven_batch
 from gvr_lightning.distributed.batch import rank_and_size
@@ -54,12 +54,12 @@ def build_trainer(cfg: DictConfig, folder: Path, callbacks: list[Callback]) -> T
     # else every new tensor is filled before use, a debugging aid that takes a tenth of an epoch
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     own: dict[str, Any] = {"default_root_dir": folder, "num_sanity_val_steps": 0, "enable_model_summary": False}
-    own |= {} if node.get("profiler") else {"profiler": NoProfiler()}
     own |= {"callbacks": callbacks, "logger": False, "plugins": plugins, "strategy": strategy}
     trainer: Trainer = make(node, "trainer", **own)
     _leave_signals_alone(trainer)
     for callback in callbacks:
         pass_over(callback)
+    profile_nothing(trainer)
     return trainer
 
 
