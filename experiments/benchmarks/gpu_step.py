@@ -98,7 +98,7 @@ def ours(regularizer: str, preset: str, arguments: argparse.Namespace) -> Watch:
     """Train by the project's own configuration."""
     watch = Watch(arguments.steps)
     torch.compiler.reset()  # what other networks of this process were compiled to
-    fixed = [f"model={arguments.model}", "data=cifar10", "optimizer=sgd", f"regularizer={regularizer}", "epochs=1"]
+    fixed = ["name=gpu_step", f"model={arguments.model}", "data=cifar10", "optimizer=sgd", f"regularizer={regularizer}", "epochs=1"]
     fixed += [f"batch_size={arguments.batch}", "data.val_fraction=0", f"trainer.accelerator={arguments.accelerator}"]
     fixed += ["trainer.benchmark=true", "trainer.log_every_n_steps=1000", "+trainer.enable_progress_bar=false"]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

@@ -48,6 +48,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="so many of the lists; default: all")
     parser.add_argument("--seed", type=int, default=0, help="of the draw or the sample")
     parser.add_argument("--faults", type=Path, default=Path(__file__).parent / "faults", help="a folder of lists")
+    parser.add_argument("--skip", type=int, default=0, help="so many of the first, judged before")
     parser.add_argument("--only", default="", help="faults whose title contains this")
     parser.add_argument("--tests", default="", help="files of tests/ to try, a comma between them; default: all")
     given = parser.parse_args()
@@ -55,7 +56,7 @@ def main() -> None:
     faults = [fault for fault in faults if given.only in fault.title]
     if given.sample:
         faults = random.Random(given.seed).sample(faults, min(given.sample, len(faults)))
-    places = [(fault, _place(fault)) for fault in faults]
+    places = [(fault, _place(fault)) for fault in faults][given.skip :]
     reach = Reach(ROOT, HERE) if not given.tests else None
     copies: queue.Queue[Path] = queue.Queue()
     for i in range(COPIES):
@@ -69,6 +70,8 @@ def main() -> None:
             else:
                 tries = [part for part in reach.tests(item[1], item[0].tests) if part]
             verdict = _judge(*item, tries, copy)
+            if reach is not None and verdict.caught:
+                reach.learn(verdict.by)
         finally:
             copies.put(copy)
         print(f"{'caught  ' if verdict.caught else 'SURVIVED'} {verdict.seconds:5.0f} s  {item[0].title}"

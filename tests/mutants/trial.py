@@ -60,6 +60,7 @@ def _run(tests: list[str], copy: Path, output: Path) -> None:
     import pytest
 
     loaded = "ignore::pytest.PytestAssertRewriteWarning"  # one of pytest's plugins may be among what is loaded
-    status = pytest.main(["-x", "-W", loaded, "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
+    # asserts as they are: what they would say is not read, and rewriting them takes as long as many tests
+    status = pytest.main(["-x", "--assert=plain", "-W", loaded, "-p", "no:cacheprovider", "-p", "no:randomly", *tests])
     sys.stdout.flush()
     os._exit(int(status))
