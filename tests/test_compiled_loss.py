@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
 from test_steps import REGULARIZERS, composed
 from test_task import data, fit, resnet, task
@@ -137,3 +138,42 @@ def test_an_alpha_that_changes_leaves_the_backbone_alone_compiled(tmp_path: Path
     run = task(resnet((1, 8, 8), 4, [4, 4], 1), compile=True, alpha_schedule=AlphaSchedule(ramp=0.5))
     fit(run, data(), tmp_path)
     assert run.compiled is None and not graphs and run.model.is_compiled
+
+
+def test_cuda_graphs_are_asked_for_by_their_mode_and_an_update_begins_where_it_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What they compute and what they save is seen on a GPU, test_gpu.py."""
+    begun, modes = list[int](), list[Any]()
+    monkeypatch.setattr(torch.compiler, "cudagraph_mark_step_begin", lambda: begun.append(len(modes)))
+
+    def backend(graph: torch.fx.GraphModule, inputs: Any, **given: Any) -> Any:
+        modes.append(given.get("mode"))
+        return torch._dynamo.lookup_backend(EAGER)(graph, inputs)
+
+    for cuda_graphs in (True, False):
+        torch.compiler.reset()
+        loss = CompiledLoss(NoPenalty(), cuda_graphs, backend=backend)
+        loss.start_update()
+        loss(network(), F.cross_entropy, [torch.randn(6, 3, 5, 5).double()], torch.arange(6) % 4).total.backward()
+    assert modes == ["reduce-overhead", None] and begun == [0]
+
+
+@pytest.mark.parametrize("wrap", [None, partial(SAM, rho=0.05)], ids=["plain", "sam"])
+def test_each_update_begins_once_and_a_cpu_has_no_cuda_graphs(
+    tmp_path: Path, graphs: list[int], wrap: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    monkeypatch.setattr(CompiledLoss, "start_update", lambda self: begun.append(self.cuda_graphs))
+    fit(task(resnet((1, 8, 8), 4, [4, 4], 1), compile=True, cuda_graphs=True, wrap=wrap), data(n=40), tmp_path)
+    assert begun == [False] * 6
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_gpu_has_cuda_graphs_unless_they_are_switched_off(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = task(resnet((1, 8, 8), 4, [4, 4], 1), compile=True, cuda_graphs=wanted)
+    run.trainer = Trainer(accelerator="cpu", logger=False)
+    monkeypatch.setattr(type(run), "device", torch.device("cuda"))
+    monkeypatch.setattr(Trainer, "estimated_stepping_batches", 1)
+    run.on_train_start()
+    assert run.compiled is not None and run.compiled.cuda_graphs == wanted

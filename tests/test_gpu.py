@@ -8,14 +8,18 @@ import pytest
 import torch
 from PIL import Image
 from runs import TINY_DDPM, stop_after, tiny_run, weights
+from torch._dynamo.utils import counters
 
 from gvr_lightning.app.draw import draw_images
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.sampling import read_sample_line
 from gvr_lightning.errors import Interrupted
+from gvr_lightning.tasks.base import BaseTask
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
+# torch.compile's own, in 2.11
+no_leaf = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
 GPU, EXACT = "trainer.accelerator=gpu", "trainer.precision=64-true"
 REGULARIZERS = sorted(path.stem for path in (conf_folder() / "regularizer").glob("*.yaml"))
 ONCE = [name for name in REGULARIZERS if not name.startswith("sam")]  # whose gradients a scaler can have
@@ -45,9 +49,16 @@ def test_it_computes_what_a_cpu_does(overrides: list[str], tmp_path: Path) -> No
     assert largest_difference(tmp_path / "cpu", tmp_path / "gpu") < rounding
 
 
-EVERY_KIND = [["regularizer=gvr_last_stage"], ["regularizer=gvr_published"], ["regularizer=sam_agr"], TASKS["ddpm"]]
+EVERY_KIND = [
+    ["regularizer=gvr", "task.compile=true"],
+    ["regularizer=gvr_last_stage"],
+    ["regularizer=gvr_published"],
+    ["regularizer=sam_agr"],
+    TASKS["ddpm"],
+]
 
 
+@no_leaf
 @pytest.mark.parametrize("overrides", EVERY_KIND, ids=str)
 def test_the_same_again_bit_for_bit(overrides: list[str], tmp_path: Path) -> None:
     """In one process, where autograd's threads have counted on since the run before."""
@@ -57,6 +68,7 @@ def test_the_same_again_bit_for_bit(overrides: list[str], tmp_path: Path) -> Non
     assert largest_difference(tmp_path / "first", tmp_path / "third") == 0
 
 
+@no_leaf
 @pytest.mark.parametrize("overrides", EVERY_KIND, ids=str)
 def test_it_goes_on_bit_for_bit(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = [*overrides, GPU, "trainer.deterministic=true", "checkpoint.every_n_steps=1"]
@@ -80,6 +92,49 @@ def test_every_precision(precision: str, overrides: list[str], tmp_path: Path) -
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
 
 
+COMPILED = [
+    ["regularizer=none", "task.clip_norm=1", "label_noise=symmetric"],
+    ["regularizer=gvr", "task.accumulate=2", "task.ema_decay=0.9"],
+    ["regularizer=gvr_last_stage", "task.non_finite=skip"],
+    ["regularizer=gvr_one_view", "trainer.precision=bf16-mixed"],
+    ["regularizer=sam_agr"],
+    TASKS["ddpm"],
+    [*TASKS["ddpm of two draws"], "model.dropout=0.3"],
+]
+
+
+@no_leaf
+@pytest.mark.parametrize("overrides", COMPILED, ids=str)
+def test_cuda_graphs_change_no_bit(overrides: list[str], tmp_path: Path) -> None:
+    """Of four epochs with a smaller last batch: the same code is launched otherwise, and what is drawn is the same."""
+    torch.compiler.reset()
+    counters.clear()
+    common = [*overrides, GPU, "task.compile=true", "trainer.deterministic=true", "epochs=4"]
+    for graphs in ("true", "false"):
+        tiny_run(tmp_path / graphs, *common, f"task.cuda_graphs={graphs}")
+        assert not counters["inductor"]["cudagraph_skips"], graphs
+    assert largest_difference(tmp_path / "true", tmp_path / "false") == 0
+
+
+@no_leaf
+def test_compiled_steps_wait_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the graphs are there, from the fifth update on."""
+    torch.compiler.reset()
+    train, updates = BaseTask.training_step, [0]
+
+    def watched(self: BaseTask, *arguments: object) -> None:
+        updates[0] += 1
+        torch.cuda.set_sync_debug_mode("error" if updates[0] > 5 else "default")
+        try:
+            train(self, *arguments)  # type: ignore[arg-type]
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(BaseTask, "training_step", watched)
+    tiny_run(tmp_path, "regularizer=gvr", GPU, "task.compile=true", "batch_size=19", "trainer.log_every_n_steps=1000")
+    assert updates[0] == 8
+
+
 SETTINGS = [
     ["task.compile=true", "regularizer=gvr"],
     ["task.channels_last=true", "regularizer=gvr"],
@@ -94,7 +149,7 @@ SETTINGS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # torch.compile's own, in 2.11
+@no_leaf
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_settings(setting: list[str], tmp_path: Path) -> None:
     losses = [

@@ -146,6 +146,7 @@ ELSEWHERE = {
     "test_faults.py": "resume checkpoint.every_n_steps checkpoint.every_n_minutes task.non_finite task.max_skipped"
     " trainer.devices trainer.num_nodes",
     "test_task.py": "task.compile task.channels_last",
+    "test_compiled_loss.py": "task.cuda_graphs",
     "test_whole_runs.py": "test_on",
     "test_tested_epochs.py": "test_every_n_epochs",
     "test_checkpoints.py": "checkpoint.every_n_epochs checkpoint.in_background",

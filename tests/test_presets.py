@@ -1,6 +1,7 @@
 """The trainer's presets: what the CPU says of itself, what reaches torch, and that one's own keys win."""
 
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,9 @@ from gvr_lightning.callbacks.changes import changes
 from gvr_lightning.config import cpu
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.optimizer import optimizer_node
+
+sys.path.append(str(Path(__file__).parents[1] / "experiments" / "benchmarks"))
+import gpu_step
 
 
 def composed(*overrides: str) -> DictConfig:
@@ -135,3 +139,13 @@ def test_a_profiler_that_is_asked_for_is_there(tmp_path: Path, keys: list[str], 
     with trainer.profiler.profile("[action]") as action:
         assert action == "[action]"
     assert ("[action]" in trainer.profiler.summary()) == (kind is SimpleProfiler)
+
+
+def test_the_benchmark_of_a_gpus_step_runs(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU, where it has no kernels to count."""
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    size = ["--model", "small_cnn", "--batch", "2", "--steps", "24"]
+    gpu_step.main(["--accelerator", "cpu", *size, "--presets", "float32", "--regularizers", "none"])
+    *_, row = capsys.readouterr().out.splitlines()
+    name, regularizer, kernels, waits, speed, share = row.split()
+    assert (name, regularizer, kernels, waits) == ("float32", "none", "0", "0.0") and float(speed) > 0 < float(share)

@@ -170,6 +170,7 @@ RULED: dict[str, dict[str, Row]] = {
         "trainer.fused": FLAG,
         # by the default's type, where no rule is written
         "task.compile": FLAG,
+        "task.cuda_graphs": FLAG,
         "task.channels_last": FLAG,
         "optimizer.nesterov": Row(FLAG.words, FLAG.refused, ("false",)),
         "data.on_device": FLAG,

@@ -46,6 +46,7 @@ class BaseTask(RecordingTask):
         clip_value: largest absolute value of a gradient's entry, None for any.
         accumulate: micro-batches that a batch is divided into; the penalty is then that of the micro-batches, averaged.
         compile: compile the backbone; and where one process trains with one alpha, the loss as a whole.
+        cuda_graphs: on a GPU, launch that as CUDA graphs.
         channels_last: memory format of images and weights.
         non_finite: whether to "stop" at an update whose gradient is not finite, or to "skip" it.
         max_skipped: updates of a run that may be skipped.
@@ -74,6 +75,7 @@ class BaseTask(RecordingTask):
         clip_value: float | None = None,
         accumulate: int = 1,
         compile: bool = False,
+        cuda_graphs: bool = True,
         channels_last: bool = False,
         non_finite: str = "stop",
         max_skipped: int = 100,
@@ -104,7 +106,7 @@ class BaseTask(RecordingTask):
         model.to(memory_format=self.memory_format)
         if compile:
             model.compile_backbone()  # type: ignore[operator]
-        self.compiles = compile
+        self.compiles, self.cuda_graphs = compile, cuda_graphs
         self.compiled: CompiledLoss | None = None
         self.skipped_now = False  # whether this update is
         self.evaluations = 0  # how often this update took the gradients: SAM twice
@@ -157,7 +159,7 @@ class BaseTask(RecordingTask):
         """How many updates there are; and the loss as one graph, unless processes meet in it or updates change it."""
         self.updates = int(self.trainer.estimated_stepping_batches)
         if self.compiles and self.alpha_schedule is None and isinstance(self.trainer.strategy, SingleDeviceStrategy):
-            self.compiled = CompiledLoss(self.penalty)
+            self.compiled = CompiledLoss(self.penalty, self.cuda_graphs and self.device.type == "cuda")
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update, of the weights and then of their average; ``global_step`` counts these."""
@@ -169,6 +171,8 @@ class BaseTask(RecordingTask):
         seed_generators(seed, self.device)
         parts = [self.examples(part) for part in batch.divided()]
         compute = self.compiled or self.penalty
+        if self.compiled is not None:
+            self.compiled.start_update()
         first: list[tuple[Batch, RegularizedLoss]] = []  # of the closure's first call, if there are several
         self.non_finite.remember(self.model)
         self.skipped_now, self.evaluations = False, 0

@@ -18,15 +18,23 @@ class CompiledLoss:
 
     Args:
         penalty: whose gradients within the loss (of the last layer, in closed form) are part of the graph.
+        cuda_graphs: launch it as CUDA graphs, two for forward and backward instead of hundreds of kernels. What it
+            returns, and the gradients that come of it, are then overwritten in the update after :meth:`start_update`.
         **options: of ``torch.compile``.
     """
 
-    def __init__(self, penalty: Penalty, **options: Any) -> None:
-        if hasattr(dynamo, "trace_autograd_ops"):  # torch 2.14; before, a gradient within ends the graph
+    def __init__(self, penalty: Penalty, cuda_graphs: bool = False, **options: Any) -> None:
+        if hasattr(dynamo, "trace_autograd_ops"):  # torch 2.11; before, a gradient within ends the graph
             dynamo.trace_autograd_ops = True
-        self.penalty, self.is_whole = penalty, True
+        self.penalty, self.cuda_graphs, self.is_whole = penalty, cuda_graphs, True
+        mode = {"mode": "reduce-overhead"} if cuda_graphs else {}  # torch's name for CUDA graphs
         # one graph for each number of rows: an epoch's last batch may have fewer
-        self._graph = torch.compile(_with_total, fullgraph=True, dynamic=False, **options)
+        self._graph = torch.compile(_with_total, fullgraph=True, dynamic=False, **mode, **options)
+
+    def start_update(self) -> None:
+        """Of what the update before returned nothing is read any more."""
+        if self.cuda_graphs:
+            torch.compiler.cudagraph_mark_step_begin()
 
     def __call__(self, *arguments: Any) -> RegularizedLoss:
         """See :meth:`Penalty.__call__`."""

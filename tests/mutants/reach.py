@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 from coverage import CoverageData
 from fault import Place
 
+FEW = 8  # tests that are tried before the others are looked for, which takes pytest longer than these
 EACH = 4  # cases of one parametrised test that are tried first: the others seldom tell more
 PROCESSES = ("test_cli.py", "test_faults.py", "test_sweeps.py", "test_wheel.py")  # whose runs coverage does not see
 
@@ -42,8 +43,8 @@ class Reach:
         """Seconds, fewer for what has caught much."""
         return (self.seconds.get(test, 1.0) + 0.1) / (1 + 10 * self.caught[_function(test)])
 
-    def tests(self, place: Place, further: str = "") -> tuple[list[str], list[str]]:
-        """Those to try first, and those that are left: the other cases, and whole files.
+    def tests(self, place: Place, further: str = "") -> tuple[list[str], list[str], list[str]]:
+        """A few to try first, then some cases of each, then those that are left: the other cases, and whole files.
 
         A file is taken whole where a fixture reached the place: the tests that look at what it made do not reach it.
         """
@@ -56,7 +57,7 @@ class Reach:
         started = place.path.parent.name == "app"  # by commands, for the most part
         files |= {f"tests/{name}" for name in PROCESSES} if started or not (calling or files) else set()
         rest = [test for test in calling if test not in set(first) and test.partition("::")[0] not in files]
-        return first, [*sorted(rest, key=self._order), *sorted(files)]
+        return first[:FEW], first[FEW:], [*sorted(rest, key=self._order), *sorted(files)]
 
     def _reaching(self, place: Place) -> tuple[set[str], set[str]]:
         """Tests that call the place, and files whose fixtures do."""
