@@ -17,7 +17,7 @@ from gvr_lightning.config.overrides import choices, combinations, parse
 from gvr_lightning.config.ranges import is_number
 from gvr_lightning.config.signatures import locate, signature
 from gvr_lightning.config.sweep import expand, unfinished
-from gvr_lightning.config.targets import GIVEN
+from gvr_lightning.config.targets import GIVEN, _check_type
 from gvr_lightning.config.values import resolve
 from gvr_lightning.config.wording import nearest, one_line, show, suggest
 from gvr_lightning.errors import UserError
@@ -290,3 +290,13 @@ def test_a_plugin_of_hydra_s_that_is_missing_is_named(group: str, option: str, p
     assert one_line(error) == f"hydra/{group}={option} needs {package}: pip install {package}"
     assert "did you mean basic?" in one_line(MissingConfigException("not found", f"hydra/{group}/basik", ["basic"]))
     assert f"{package}>=" in (Path(__file__).parents[1] / "pyproject.toml").read_text()
+
+
+@pytest.mark.parametrize("annotation", ["int | None", "Optional[int]", "typing.Optional[int]", "Union[None, int]"])
+def test_an_annotation_that_allows_none_takes_null(annotation: str) -> None:
+    for value in (None, 3):
+        _check_type(annotation, "key", value)
+    with pytest.raises(UserError, match="key=abc: must be int or null|must be null or int"):
+        _check_type(annotation, "key", "abc")
+    with pytest.raises(UserError, match="key=null: must be int$"):
+        _check_type("int", "key", None)

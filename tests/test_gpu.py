@@ -18,8 +18,13 @@ from gvr_lightning.tasks.base import BaseTask
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
-# torch.compile's own, in 2.11
-no_leaf = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")
+of_compiling = pytest.mark.filterwarnings(  # torch 2.11's own
+    "ignore:The .grad attribute of a Tensor that is not a leaf",
+    "ignore:.torch.jit.script_method. is deprecated:DeprecationWarning",
+    "ignore:TensorFloat32 tensor cores for float32:UserWarning",  # trainer.tf32's business
+    "ignore:The CUDA Graph is empty:UserWarning",  # of one that keeps the memory, which torch hides but from pytest
+    "ignore:Synchronization debug mode is a prototype:UserWarning",
+)
 GPU, EXACT = "trainer.accelerator=gpu", "trainer.precision=64-true"
 REGULARIZERS = sorted(path.stem for path in (conf_folder() / "regularizer").glob("*.yaml"))
 ONCE = [name for name in REGULARIZERS if not name.startswith("sam")]  # whose gradients a scaler can have
@@ -49,8 +54,9 @@ def test_it_computes_what_a_cpu_does(overrides: list[str], tmp_path: Path) -> No
     assert largest_difference(tmp_path / "cpu", tmp_path / "gpu") < rounding
 
 
+GRAPHS = ["task.compile=true", "task.cuda_graphs=true"]
 EVERY_KIND = [
-    ["regularizer=gvr", "task.compile=true"],
+    ["regularizer=gvr", *GRAPHS],
     ["regularizer=gvr_last_stage"],
     ["regularizer=gvr_published"],
     ["regularizer=sam_agr"],
@@ -58,7 +64,7 @@ EVERY_KIND = [
 ]
 
 
-@no_leaf
+@of_compiling
 @pytest.mark.parametrize("overrides", EVERY_KIND, ids=str)
 def test_the_same_again_bit_for_bit(overrides: list[str], tmp_path: Path) -> None:
     """In one process, where autograd's threads have counted on since the run before."""
@@ -68,7 +74,7 @@ def test_the_same_again_bit_for_bit(overrides: list[str], tmp_path: Path) -> Non
     assert largest_difference(tmp_path / "first", tmp_path / "third") == 0
 
 
-@no_leaf
+@of_compiling
 @pytest.mark.parametrize("overrides", EVERY_KIND, ids=str)
 def test_it_goes_on_bit_for_bit(overrides: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     common = [*overrides, GPU, "trainer.deterministic=true", "checkpoint.every_n_steps=1"]
@@ -103,7 +109,7 @@ COMPILED = [
 ]
 
 
-@no_leaf
+@of_compiling
 @pytest.mark.parametrize("overrides", COMPILED, ids=str)
 def test_cuda_graphs_change_no_bit(overrides: list[str], tmp_path: Path) -> None:
     """Of four epochs with a smaller last batch: the same code is launched otherwise, and what is drawn is the same."""
@@ -116,7 +122,7 @@ def test_cuda_graphs_change_no_bit(overrides: list[str], tmp_path: Path) -> None
     assert largest_difference(tmp_path / "true", tmp_path / "false") == 0
 
 
-@no_leaf
+@of_compiling
 def test_compiled_steps_wait_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Once the graphs are there, from the fifth update on."""
     torch.compiler.reset()
@@ -131,7 +137,7 @@ def test_compiled_steps_wait_for_nothing(tmp_path: Path, monkeypatch: pytest.Mon
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(BaseTask, "training_step", watched)
-    tiny_run(tmp_path, "regularizer=gvr", GPU, "task.compile=true", "batch_size=19", "trainer.log_every_n_steps=1000")
+    tiny_run(tmp_path, "regularizer=gvr", GPU, *GRAPHS, "batch_size=19", "trainer.log_every_n_steps=1000")
     assert updates[0] == 8
 
 
@@ -149,7 +155,7 @@ SETTINGS = [
 ]
 
 
-@no_leaf
+@of_compiling
 @pytest.mark.parametrize("setting", SETTINGS, ids=str)
 def test_settings(setting: list[str], tmp_path: Path) -> None:
     losses = [

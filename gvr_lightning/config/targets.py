@@ -158,10 +158,11 @@ def _check_name(target: str, takes: Signature, path: str, name: str, value: Any)
 def _check_type(annotation: str, key: str, value: Any) -> None:
     """Compare a value with an annotation of int, float, bool, str and None; any other is the target's own business."""
     try:
-        nodes = [n for n in ast.walk(ast.parse(annotation, mode="eval")) if isinstance(n, ast.Name | ast.Constant)]
+        nodes = [*ast.walk(ast.parse(annotation, mode="eval"))]
     except SyntaxError:
         return
-    names = [n.id if isinstance(n, ast.Name) else str(n.value) for n in nodes]
+    names = [n.id for n in nodes if isinstance(n, ast.Name)] + [n.attr for n in nodes if isinstance(n, ast.Attribute)]
+    names += [str(n.value) for n in nodes if isinstance(n, ast.Constant)]
     kinds = [name for name in names if name not in ("Optional", "Union", "typing")]
     if "Optional" in names:
         kinds.append("None")

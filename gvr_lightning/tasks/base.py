@@ -46,7 +46,7 @@ class BaseTask(RecordingTask):
         clip_value: largest absolute value of a gradient's entry, None for any.
         accumulate: micro-batches that a batch is divided into; the penalty is then that of the micro-batches, averaged.
         compile: compile the backbone; and where one process trains with one alpha, the loss as a whole.
-        cuda_graphs: on a GPU, launch that as CUDA graphs.
+        cuda_graphs: on a GPU, launch the loss that is compiled as a whole as CUDA graphs.
         channels_last: memory format of images and weights.
         non_finite: whether to "stop" at an update whose gradient is not finite, or to "skip" it.
         max_skipped: updates of a run that may be skipped.
@@ -75,7 +75,7 @@ class BaseTask(RecordingTask):
         clip_value: float | None = None,
         accumulate: int = 1,
         compile: bool = False,
-        cuda_graphs: bool = True,
+        cuda_graphs: bool = False,
         channels_last: bool = False,
         non_finite: str = "stop",
         max_skipped: int = 100,
