@@ -296,7 +296,7 @@ def test_a_plugin_of_hydra_s_that_is_missing_is_named(group: str, option: str, p
 def test_an_annotation_that_allows_none_takes_null(annotation: str) -> None:
     for value in (None, 3):
         _check_type(annotation, "key", value)
-    with pytest.raises(UserError, match="key=abc: must be int or null|must be null or int"):
+    with pytest.raises(UserError, match=r"key=abc: must be int or null|must be null or int"):
         _check_type(annotation, "key", "abc")
-    with pytest.raises(UserError, match="key=null: must be int$"):
+    with pytest.raises(UserError, match=r"key=null: must be int$"):
         _check_type("int", "key", None)
