@@ -147,7 +147,7 @@ def bare(passes: int, preset: str, arguments: argparse.Namespace) -> float:
     return (now(device) - began) / float(arguments.steps - WATCHED.stop - 9)
 
 
-def main(line: list[str] | None = None) -> None:
+def main(given: list[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--accelerator", default="gpu")
@@ -156,7 +156,7 @@ def main(line: list[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=150)
     parser.add_argument("--presets", nargs="+", default=list(PRESETS), choices=PRESETS)
     parser.add_argument("--regularizers", nargs="+", default=list(PASSES), choices=PASSES)
-    arguments = parser.parse_args(line)
+    arguments = parser.parse_args(given)
     quiet()
     torch.backends.cudnn.benchmark = True
     name = torch.cuda.get_device_name() if arguments.accelerator == "gpu" else "CPU"

@@ -27,14 +27,14 @@ class CompiledLoss:
         if hasattr(dynamo, "trace_autograd_ops"):  # torch 2.11; before, a gradient within ends the graph
             dynamo.trace_autograd_ops = True
         self.penalty, self.cuda_graphs, self.is_whole = penalty, cuda_graphs, True
-        mode = {"mode": "reduce-overhead"} if cuda_graphs else {}  # torch's name for CUDA graphs
+        mode = "reduce-overhead" if cuda_graphs else None  # torch's name for CUDA graphs
         # one graph for each number of rows: an epoch's last batch may have fewer
-        self._graph = torch.compile(_with_total, fullgraph=True, dynamic=False, **mode, **options)
+        self._graph = torch.compile(_with_total, fullgraph=True, dynamic=False, mode=mode, **options)
 
     def start_update(self) -> None:
         """Of what the update before returned nothing is read any more."""
         if self.cuda_graphs:
-            torch.compiler.cudagraph_mark_step_begin()
+            torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
     def __call__(self, *arguments: Any) -> RegularizedLoss:
         """See :meth:`Penalty.__call__`."""
