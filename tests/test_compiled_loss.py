@@ -161,19 +161,35 @@ def test_cuda_graphs_are_asked_for_by_their_mode_and_an_update_begins_where_it_i
 
 @pytest.mark.parametrize("wrap", [None, partial(SAM, rho=0.05)], ids=["plain", "sam"])
 def test_each_update_begins_once_and_a_cpu_has_no_cuda_graphs(
-    tmp_path: Path, graphs: list[int], wrap: Any, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    graphs: list[int],
+    wrap: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     begun = []
     monkeypatch.setattr(CompiledLoss, "start_update", lambda self: begun.append(self.cuda_graphs))
     fit(task(resnet((1, 8, 8), 4, [4, 4], 1), compile=True, cuda_graphs=True, wrap=wrap), data(n=40), tmp_path)
     assert begun == [False] * 6
+    assert "task.cuda_graphs: there are none: it takes task.compile=true" in capsys.readouterr().err
+
+
+def test_cuda_graphs_without_a_compiled_loss_are_said_to_be_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for wanted in (False, True):
+        fit(task(resnet((1, 8, 8), 4, [4, 4], 1), cuda_graphs=wanted), data(), tmp_path)
+        assert ("task.cuda_graphs: there are none" in capsys.readouterr().err) == wanted
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_gpu_has_cuda_graphs_unless_they_are_switched_off(wanted: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_has_cuda_graphs_if_they_are_wanted(
+    wanted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = task(resnet((1, 8, 8), 4, [4, 4], 1), compile=True, cuda_graphs=wanted)
     run.trainer = Trainer(accelerator="cpu", logger=False)
     monkeypatch.setattr(type(run), "device", torch.device("cuda"))
     monkeypatch.setattr(Trainer, "estimated_stepping_batches", 1)
     run.on_train_start()
     assert run.compiled is not None and run.compiled.cuda_graphs == wanted
+    assert "task.cuda_graphs" not in capsys.readouterr().err

@@ -4,6 +4,7 @@ The order of an update is fixed: backward (over the micro-batches) -> unscale ->
 zero. Everything up to the gradients happens in one closure, so that an optimizer may call it, wrap it or call it twice.
 """
 
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -160,6 +161,9 @@ class BaseTask(RecordingTask):
         self.updates = int(self.trainer.estimated_stepping_batches)
         if self.compiles and self.alpha_schedule is None and isinstance(self.trainer.strategy, SingleDeviceStrategy):
             self.compiled = CompiledLoss(self.penalty, self.cuda_graphs and self.device.type == "cuda")
+        if self.cuda_graphs and (self.compiled is None or not self.compiled.cuda_graphs):
+            takes = "it takes task.compile=true, one process, a GPU, and an alpha that stays"
+            print(f"task.cuda_graphs: there are none: {takes}", file=sys.stderr)
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         """One update, of the weights and then of their average; ``global_step`` counts these."""
