@@ -9,6 +9,7 @@ import pytest
 sys.path.append(str(Path(__file__).parent / "mutants"))
 from draw import draw
 from fault import Fault, PlaceError, find, read_faults
+from likeness import Likeness
 
 ROOT = Path(__file__).parents[1]
 FAULTS = read_faults(ROOT / "tests" / "mutants" / "faults")
@@ -53,3 +54,14 @@ def test_drawn_faults_are_others_by_another_seed_and_each_changes_one_function()
 def test_a_fault_without_a_place_is_named(fault: Fault, words: str) -> None:
     with pytest.raises(PlaceError, match=words):
         find(fault, ROOT)
+
+
+def test_the_test_that_speaks_of_a_fault_is_the_likeliest(tmp_path: Path) -> None:
+    first = "def test_the_seed_arrives():\n    assert draw(seed=1) != draw(seed=2)\n"
+    (tmp_path / "test_a.py").write_text(first + "def test_rows():\n    assert rows(2) == 2\n")
+    ids = ["tests/test_a.py::test_the_seed_arrives", *(f"tests/test_a.py::test_rows[{case}]" for case in ("lr", "all"))]
+    likeness = Likeness(tmp_path, ids)
+    assert max(likeness.to("draw: the seed is not used", ids).items(), key=lambda item: item[1])[0] == ids[0]
+    rows = likeness.to("rows: lr is not looked at", ids)
+    assert rows[ids[1]] > rows[ids[2]] > rows[ids[0]] == 0  # the case counts, too
+    assert set(likeness.to("nothing alike", [*ids, "tests/test_b.py::test_unknown"]).values()) == {0.0}

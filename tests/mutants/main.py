@@ -65,13 +65,10 @@ def main() -> None:
     def judge(item: tuple[Fault, Place]) -> Verdict:
         copy = copies.get()
         try:
-            if reach is None:
-                tries = [[f"tests/{name}" for name in given.tests.split(",")]]
-            else:
-                tries = [part for part in reach.tests(item[1], item[0].tests) if part]
+            tries = [[f"tests/{name}" for name in given.tests.split(",")]] if reach is None else reach.tests(*item)
             verdict = _judge(*item, tries, copy)
             if reach is not None and verdict.caught:
-                reach.learn(verdict.by)
+                reach.learn(item[0], verdict.by)
         finally:
             copies.put(copy)
         print(f"{'caught  ' if verdict.caught else 'SURVIVED'} {verdict.seconds:5.0f} s  {item[0].title}"

@@ -2,11 +2,13 @@
 
 import multiprocessing as mp
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
 
 LIMIT = 1200.0  # seconds that the tests of one fault may take
+MEMORY = 8 * 2**30  # bytes of each process: a fault that reads /dev/zero ends in an error, not in the machine's end
 LOADED = [
     "torch",
     "lightning.pytorch",
@@ -48,6 +50,7 @@ def first_failure(tests: list[str], copy: Path) -> str:
 
 def _run(tests: list[str], copy: Path, output: Path) -> None:
     os.setsid()
+    resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     os.chdir(copy)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
