@@ -405,6 +405,10 @@ def test_restarted_processes_do_not_read_what_those_before_left_in_the_store(
         assert pool(say) == [({"said by": 0}, [1.0, 0.0, 5.0])] * 2
     finally:
         pool.close()
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "2")
+    monkeypatch.setattr(dist, "init_process_group", lambda *_, **__: pytest.fail("met one of those before"))
+    with patch.dict(os.environ), pytest.raises(UserError, match="1 of 2 processes are here"):
+        join(Place(0, 2, 0, 2, LOCALHOST, machines.store.port, serves=False), "gloo", 1.0)
 
 
 # --- started by this program

@@ -37,6 +37,7 @@ class Reach:
             f"{case.get('classname', '').replace('.', '/')}.py::{case.get('name')}": float(case.get("time", 0))
             for case in ElementTree.parse(times).iter("testcase")
         }
+        self.files = {f"tests/{path.name}": path.read_text() for path in (root / "tests").glob("test_*.py")}
         self.likeness = Likeness(root / "tests", self.seconds)
         self.kept, self.lock = folder / "caught.json", Lock()
         # a fault's title -> the test that caught it before
@@ -55,10 +56,12 @@ class Reach:
     def tests(self, fault: Fault, place: Place) -> list[list[str]]:
         """In parts, to be tried one after the other: the likeliest and quickest first, whole files at the end.
 
-        A file is taken whole where a fixture reached the place: the tests that look at what it made do not reach it.
+        A file is taken whole where a fixture reached the place: the tests that look at what it made do not reach it;
+        and where it imports the fault's module, which it may call in a process that coverage does not see.
         """
         calling, files = self._reaching(place)
         files |= {f"tests/{fault.tests}"} if fault.tests else set()
+        files |= self._importing(place)
         started = place.path.parent.name == "app"  # by commands, for the most part
         files |= {f"tests/{name}" for name in PROCESSES} if started or not (calling or files) else set()
         before = self.caught.get(fault.title)
@@ -87,6 +90,10 @@ class Reach:
                     calling |= {test} if phase == "run" else set()
                     files |= {test.partition("::")[0]} if phase == "setup" else set()
         return calling, files
+
+    def _importing(self, place: Place) -> set[str]:
+        module = ".".join(place.path.relative_to(self.root).with_suffix("").parts)
+        return {name for name, text in self.files.items() if f"from {module} import" in text}
 
     def _run(self, folder: Path, data: Path, times: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
