@@ -66,7 +66,7 @@ def main() -> None:
         copy = copies.get()
         try:
             tries = [[f"tests/{name}" for name in given.tests.split(",")]] if reach is None else reach.tests(*item)
-            verdict = _judge(*item, tries, copy)
+            verdict = _judge(*item, [(part, reach.patience(part) if reach else 1200.0) for part in tries], copy)
             if reach is not None and verdict.caught:
                 reach.learn(item[0], verdict.by)
         finally:
@@ -106,15 +106,15 @@ def _copy(folder: Path) -> Path:
     return folder
 
 
-def _judge(fault: Fault, place: Place, tries: list[list[str]], copy: Path) -> Verdict:
+def _judge(fault: Fault, place: Place, tries: list[tuple[list[str], float]], copy: Path) -> Verdict:
     """Put the fault into the copy, run the tests until one fails, and take it out again."""
     began, path = time.monotonic(), copy / place.path.relative_to(ROOT)
     original = path.read_text()
     path.write_text(place.text)
     tried = 0
     try:
-        for tests in tries:
-            failed = first_failure(tests, copy)
+        for tests, patience in tries:
+            failed = first_failure(tests, copy, patience)
             tried += len(tests)
             if failed:
                 return Verdict(fault, True, failed, time.monotonic() - began)

@@ -56,12 +56,14 @@ class Reach:
     def tests(self, fault: Fault, place: Place) -> list[list[str]]:
         """In parts, to be tried one after the other: the likeliest and quickest first, whole files at the end.
 
-        A file is taken whole where a fixture reached the place: the tests that look at what it made do not reach it;
-        and where it imports the fault's module, which it may call in a process that coverage does not see.
+        A file is taken whole where a fixture reached the place: the tests that look at what it made do not reach it.
+        What imports the fault's module may call it in a process that coverage does not see.
         """
         calling, files = self._reaching(place)
-        files |= {f"tests/{fault.tests}"} if fault.tests else set()
-        files |= self._importing(place)
+        importing = self._importing(place)
+        naming = {file for file in importing if fault.at.partition(".")[0] in self.files[file]}
+        calling |= {test for test in self.seconds if test.partition("::")[0] in naming}
+        files |= importing - naming | ({f"tests/{fault.tests}"} if fault.tests else set())
         started = place.path.parent.name == "app"  # by commands, for the most part
         files |= {f"tests/{name}" for name in PROCESSES} if started or not (calling or files) else set()
         before = self.caught.get(fault.title)
@@ -79,6 +81,12 @@ class Reach:
             parts.append(tests[:size])
             tests, size = tests[size:], 5 * size
         return [*parts, sorted(files)] if files else parts
+
+    def patience(self, tests: list[str]) -> float:
+        """Seconds after which tests, or whole files, hang: some would wait for five minutes for a process."""
+        known = sum(self.seconds.get(test, 1.0) for test in tests)
+        known += sum(s for test, s in self.seconds.items() if test.partition("::")[0] in tests)
+        return 120 + 5 * known
 
     def _reaching(self, place: Place) -> tuple[set[str], set[str]]:
         """Tests that call the place, and files whose fixtures do."""

@@ -7,7 +7,6 @@ import signal
 import sys
 from pathlib import Path
 
-LIMIT = 1200.0  # seconds that the tests of one fault may take
 MEMORY = 8 * 2**30  # bytes of each process: a fault that reads /dev/zero ends in an error, not in the machine's end
 LOADED = [
     "torch",
@@ -21,8 +20,8 @@ LOADED = [
 ]
 
 
-def first_failure(tests: list[str], copy: Path) -> str:
-    """The first of some tests that fails in the copy, "" for none.
+def first_failure(tests: list[str], copy: Path, patience: float = 1200.0) -> str:
+    """The first of some tests that fails in the copy, or that they took longer than so many seconds; "" for neither.
 
     Raises:
         RuntimeError: if pytest names none and yet ends otherwise than well: then it is not the fault that was seen.
@@ -33,7 +32,7 @@ def first_failure(tests: list[str], copy: Path) -> str:
     output = copy / "output.txt"
     process = context.Process(target=_run, args=(tests, copy, output))
     process.start()
-    process.join(LIMIT)
+    process.join(patience)
     if process.exitcode is None:
         os.killpg(process.pid or 0, signal.SIGKILL)
         process.join()
