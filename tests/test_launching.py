@@ -433,7 +433,7 @@ def test_processes_share_the_cores_and_leave_the_environment_as_it_was(
     assert dict(os.environ) == before
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert found["threads"] == "3" and found["own session"] and found["parent"] == os.getpid()
+        assert found["threads"] == "3" and found["torch"] == 3 and found["own session"] and found["parent"] == os.getpid()
         assert [found[name] for name in NAMES[:-1]] == [str(rank), "2", str(rank), "2", "0", LOCALHOST]
 
 
@@ -452,7 +452,9 @@ def test_threads_that_the_user_chose_stay_also_where_no_signal_can_be_caught(
     thread = threading.Thread(target=start)  # as joblib's jobs may be
     thread.start()
     thread.join(HANG)
-    assert not failed and json.loads((tmp_path / "0.json").read_text())["threads"] == "5"
+    assert not failed
+    found = json.loads((tmp_path / "0.json").read_text())
+    assert found["threads"] == "5" and found["torch"] == 5  # also where the first launch's had others
     assert os.environ["OMP_NUM_THREADS"] == "5"
 
 
