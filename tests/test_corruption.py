@@ -24,6 +24,7 @@ from gvr_lightning.config.corruption import KINDS, SEVERITIES, chosen
 from gvr_lightning.data.batch_maker import CORRUPT
 from gvr_lightning.data.corruptions import corrupt
 from gvr_lightning.data.corruptions.corrupt import NOISE, STILL, corrupted
+from gvr_lightning.data.corruptions.noise import gaussian_noise as normal_noise
 from gvr_lightning.errors import UserError
 from gvr_lightning.random import hash_key, uniform
 from gvr_lightning.report.metrics import Metric
@@ -131,6 +132,13 @@ def test_a_kind_is_the_published_formula(kind: str, channels: int) -> None:
         expected = (np.clip(levels, 0, 1) * 255 + 1e-6).astype(np.uint8)  # cut, as published
         assert np.array_equal(found.numpy(), expected), severity
         assert found.dtype == torch.uint8 and not torch.equal(found, x)
+
+
+def test_the_smallest_number_is_as_far_from_the_middle_as_the_largest() -> None:
+    ends = normal_noise(
+        torch.zeros(2, dtype=torch.float64), torch.tensor([0.0, 1 - 2.0**-24], dtype=torch.float64), 1.0
+    )
+    assert torch.allclose(ends, torch.tensor([-1.0, 1.0], dtype=torch.float64) * norm.ppf(1 - 2.0**-25))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -433,7 +433,9 @@ def test_processes_share_the_cores_and_leave_the_environment_as_it_was(
     assert dict(os.environ) == before
     for rank in range(2):
         found = json.loads((tmp_path / f"{rank}.json").read_text())
-        assert found["threads"] == "3" and found["torch"] == 3 and found["own session"] and found["parent"] == os.getpid()
+        assert (
+            found["threads"] == "3" and found["torch"] == 3 and found["own session"] and found["parent"] == os.getpid()
+        )
         assert [found[name] for name in NAMES[:-1]] == [str(rank), "2", str(rank), "2", "0", LOCALHOST]
 
 

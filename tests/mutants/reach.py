@@ -15,7 +15,8 @@ from likeness import Likeness
 
 FEW = 8  # tests that are tried first, then five times as many, and so on: pytest looks long for hundreds
 LIKE = 20.0  # a test that speaks of the fault comes exp(LIKE * likeness) earlier (the best of 5 to 70, on 111 faults)
-PROCESSES = ("test_cli.py", "test_faults.py", "test_sweeps.py", "test_wheel.py")  # whose runs coverage does not see
+# whose runs coverage does not see
+PROCESSES = ("test_cli.py", "test_faults.py", "test_processes.py", "test_sweeps.py", "test_wheel.py")
 
 
 class Reach:
