@@ -258,8 +258,8 @@ def test_alpha_of_zero_is_the_losses_alone_and_otherwise_a_factor(name: str) -> 
         losses = sum(one.item() for one in loss.losses)
         assert loss.total.item() == pytest.approx(losses + alpha * loss.penalty.item(), rel=1e-12)
         assert loss.weighted.item() == pytest.approx(alpha * loss.penalty.item(), rel=1e-12)
-    bad = torch.tensor(math.nan)
-    assert RegularizedLoss([torch.tensor(2.0)], bad, 0.0, [], [], [], []).total.item() == 2.0
+    bad = RegularizedLoss([torch.tensor(2.0)], torch.tensor(math.nan), 0.0, [], [], [], [])
+    assert bad.total.item() == 2.0 and bad.weighted.item() == 0.0
 
 
 @pytest.mark.parametrize("name", PENALTIES)
