@@ -54,10 +54,10 @@ def resumed(folder: Path, *further: str) -> dict[str, Any]:
     return train(cfg, folder, [])
 
 
-def epochs(folder: Path) -> list[dict[str, str]]:
-    """The rows of metrics.csv that are an epoch's, without what is empty."""
+def epochs(folder: Path, figure: str = "train/loss") -> list[dict[str, str]]:
+    """The rows of metrics.csv that are an epoch's, or that have another figure, without what is empty."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{n: v for n, v in row.items() if v} for row in csv.DictReader(file) if row.get("train/loss")]
+        return [{n: v for n, v in row.items() if v} for row in csv.DictReader(file) if row.get(figure)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -77,6 +77,7 @@ def test_a_run_goes_on(earlier: Path) -> None:
     assert summary["status"] == "finished" and summary["train"]["steps"] == 2 * before["train"]["steps"]
     (first, second) = epochs(earlier)
     assert [{name: first[name] for name in row} for row in rows] == rows and float(second["epoch"]) == 1
+    assert len(epochs(earlier, "test/loss")) == 1, "the first test's row is not of the checkpoint"
     assert "gvr_lightning.penalty" not in (earlier / "config.yaml").read_text()
 
 
