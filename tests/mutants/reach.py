@@ -1,5 +1,6 @@
 """Which tests can catch a fault: those that reach its lines, as coverage saw it when the whole suite ran once."""
 
+import hashlib
 import json
 import math
 import subprocess
@@ -29,9 +30,13 @@ class Reach:
 
     def __init__(self, root: Path, folder: Path) -> None:
         self.root = root
-        data, times = folder / "coverage", folder / "times.xml"
-        if not (data.exists() and times.exists()):
+        data, times, then = folder / "coverage", folder / "times.xml", folder / "sources.json"
+        if not (data.exists() and times.exists() and then.exists()):
+            then.unlink(missing_ok=True)
+            now = _sources(root)
             self._run(folder, data, times)
+            then.write_text(json.dumps(now))
+        self.known = json.loads(then.read_text())  # the files' hashes, when the suite ran
         self.data = CoverageData(str(data))
         self.data.read()
         self.seconds = {
@@ -93,8 +98,10 @@ class Reach:
         """Tests that call the place, and files whose fixtures do."""
         lines = self.data.contexts_by_lineno(str(self.root / place.path.relative_to(self.root)))
         calling, files = set(), set()
+        # of a file that is another since, what reached any line of it
+        moved = _hash(place.path) != self.known.get(str(place.path.relative_to(self.root)))
         for line, contexts in lines.items():
-            if place.lines is None or line in place.lines:
+            if place.lines is None or moved or line in place.lines:
                 for test, _, phase in (context.rpartition("|") for context in contexts if "|" in context):
                     calling |= {test} if phase == "run" else set()
                     files |= {test.partition("::")[0]} if phase == "setup" else set()
@@ -116,3 +123,11 @@ class Reach:
 
 def _function(test: str) -> str:
     return test.partition("[")[0]
+
+
+def _sources(root: Path) -> dict[str, str]:
+    return {str(path.relative_to(root)): _hash(path) for path in (root / "gvr_lightning").rglob("*.py")}
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
