@@ -676,6 +676,23 @@ def test_of_sam_s_two_gradients_those_of_the_update_are_logged(tmp_path: Path) -
         assert {name: row[name] for name in found} == {n: pytest.approx(v, rel=1e-3) for n, v in found.items()}
 
 
+def test_of_agr_by_row_the_coefficients_are_those_of_rows(tmp_path: Path) -> None:
+    expected: list[Tensor] = []
+
+    def change(params: list[nn.Parameter]) -> None:
+        rows = [row.abs() for p in params if p.ndim > 1 for row in p.grad.flatten(1)]  # type: ignore[union-attr]
+        expected.append(torch.stack([(row / row.sum()).max() for row in rows if len(row) < 100]).max())
+        for p in params:
+            if p.ndim > 1:
+                g = p.grad.flatten(1)  # type: ignore[union-attr]
+                p.grad = (g * (1 - g.abs() / g.abs().sum(1, keepdim=True))).view_as(p)
+
+    by_row = partial(AGR, granularity="row")
+    plain_loop(task(), data(50), change)
+    found = [row["agr/max_coef/2-99"] for row in agr_rows(tmp_path, 1, wrap=by_row)]
+    assert found == pytest.approx([float(value) for value in expected], rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("wrap", "logged"),
     [(None, False), (SAM, False), (AGR, True), (sam_agr, True), (lambda optimizer: AGR(SAM(optimizer)), True)],
