@@ -22,6 +22,7 @@ from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.resume import continue_run
 from gvr_lightning.config.trust import own_targets
 from gvr_lightning.data.cifar import Cifar10, Cifar100
+from gvr_lightning.data.cifar_files import _DType
 from gvr_lightning.diffusion.pipeline import load_pipeline, save_pipeline
 from gvr_lightning.errors import UserError
 
@@ -408,3 +409,10 @@ def test_ten_thousand_mutated_files_are_an_error_or_arrays_as_they_should_be() -
             assert images.dtype == np.uint8 and images.shape == (len(labels), 3072) and labels.dtype == np.int64
             assert len(labels) and labels.min() >= 0 and labels.max() < kind.num_classes
     assert 200 < read < 15_000
+
+
+@pytest.mark.parametrize("name", ["f8", "O8", "M8", "V8"])
+def test_an_array_of_a_cifar_file_is_of_plain_integers(name: str) -> None:
+    assert _DType("u1").known() == np.uint8
+    with pytest.raises(ValueError, match=f"an array of '{name}'"):
+        _DType(name).known()

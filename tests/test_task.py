@@ -25,6 +25,7 @@ from gvr_lightning.models.small_cnn import small_cnn
 from gvr_lightning.optim import schedules
 from gvr_lightning.recording.csv import CsvLogger, read_metrics
 from gvr_lightning.tasks.classification import ClassificationTask
+from gvr_lightning.tasks.finite import require_finite_weights
 from gvr_lightning.tasks.means import RunningMeans
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
@@ -385,3 +386,13 @@ def test_running_means_weigh_samples() -> None:
     assert means.compute() == {"a": 2.0}
     means.reset()
     assert means.compute() == {}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_told_by_their_name(value: float) -> None:
+    ours = task()
+    require_finite_weights(ours)
+    with torch.no_grad():
+        ours.model.head.bias[0] = value  # type: ignore[union-attr, index]
+    with pytest.raises(TrainingError, match=r"model\.head\.bias is not finite at the end of training"):
+        require_finite_weights(ours)

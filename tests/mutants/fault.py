@@ -31,7 +31,7 @@ class Fault:
     old: str
     new: str
     says: str
-    tests: str = ""  # a test file that can catch it, where no test calls the place itself
+    tests: str = ""  # test files that can catch it, a comma between, where no test calls the place itself
 
     @property
     def title(self) -> str:

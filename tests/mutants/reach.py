@@ -69,7 +69,7 @@ class Reach:
         importing = self._importing(place)
         naming = {file for file in importing if fault.at.partition(".")[0] in self.files[file]}
         calling |= {test for test in self.seconds if test.partition("::")[0] in naming}
-        files |= importing | ({f"tests/{fault.tests}"} if fault.tests else set())  # where tests may be new
+        files |= importing | {f"tests/{name}" for name in fault.tests.split(",") if name}  # where tests may be new
         started = place.path.parent.name == "app"  # by commands, for the most part
         files |= {f"tests/{name}" for name in PROCESSES} if started or not (calling or files) else set()
         before = self.caught.get(fault.title)
