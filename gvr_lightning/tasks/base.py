@@ -161,7 +161,8 @@ class BaseTask(RecordingTask):
         self.updates = int(self.trainer.estimated_stepping_batches)
         if self.compiles and self.alpha_schedule is None and isinstance(self.trainer.strategy, SingleDeviceStrategy):
             self.compiled = CompiledLoss(self.penalty, self.cuda_graphs and self.device.type == "cuda")
-        if self.cuda_graphs and (self.compiled is None or not self.compiled.cuda_graphs):
+        none = self.compiled is None or not self.compiled.cuda_graphs
+        if self.cuda_graphs and none and self.trainer.is_global_zero:
             takes = "it takes task.compile=true, one process, a GPU, and an alpha that stays"
             print(f"task.cuda_graphs: there are none: {takes}", file=sys.stderr)
 
