@@ -2,7 +2,10 @@
 
 import copy
 import io
+import os
 import pickle
+import shutil
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 
@@ -10,6 +13,7 @@ import pytest
 import torch
 from pool import Pool
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 from torch._subclasses import FakeTensorMode
 from torch._subclasses.fake_tensor import DataDependentOutputException
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor, init_device_mesh
@@ -19,6 +23,7 @@ from torch.optim.lr_scheduler import ConstantLR, CosineAnnealingLR, LRScheduler,
 
 from gvr_lightning.methods import agr
 from gvr_lightning.methods.agr import AGR, agr_, agr_statistics
+from gvr_lightning.methods.sam import sam_agr
 
 F32_LARGE = agr._LARGE  # from this size on, a float32 tensor takes the blocked path on a CPU
 
@@ -33,6 +38,17 @@ OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     torch.manual_seed(0)
+
+
+with_compiler = pytest.mark.skipif(
+    not shutil.which(os.environ.get("CXX", "g++")), reason="torch.compile takes a C++ compiler"
+)
+
+
+@pytest.fixture(params=[pytest.param(False, id="as it is"), pytest.param(True, id="compiled", marks=with_compiler)])
+def compiled(request: pytest.FixtureRequest) -> bool:
+    """For large tensors, which ``compile=True`` is about."""
+    return bool(request.param)
 
 
 def formula(g: Tensor) -> Tensor:
@@ -156,14 +172,14 @@ NAN, INF = float("nan"), float("inf")
 @pytest.mark.parametrize(
     "values", [[], [0.0, 0.0], [-0.0, 0.0], [5.0], [0.0], [INF], [INF, 1.0, -2.0], [-INF, INF], [NAN, 1.0], [NAN, INF]]
 )
-def test_what_the_formula_would_break_stays(values: list[float], dtype: torch.dtype) -> None:
+def test_what_the_formula_would_break_stays(values: list[float], dtype: torch.dtype, compiled: bool) -> None:
     neighbour = torch.tensor([3.0, -1.0], dtype=dtype)
     for n in (1, F32_LARGE):  # small, and so large that it takes the blocked path
         if n > 1 and len(values) < 2:
             continue
         g = torch.tensor(values, dtype=dtype).repeat(n)
         before = g.clone()
-        agr_([torch.ones(2), g, neighbour.clone()])
+        agr_([torch.ones(2), g, neighbour.clone()], compile=compiled)
         torch.testing.assert_close(g, before, rtol=0, atol=0, equal_nan=True)
         signs = [(torch.view_as_real(t) if t.is_complex() else t).nan_to_num().signbit() for t in (g, before)]
         assert torch.equal(*signs)  # of the zeros
@@ -186,41 +202,41 @@ def test_an_only_nonzero_entry_becomes_zero_exactly() -> None:
 
 @pytest.mark.parametrize("n", [4, F32_LARGE])
 @pytest.mark.parametrize("value", [1e-45, 1e-43, 1e-35, 1e-25, 1e25, 3e38])
-def test_denormal_and_huge_entries(value: float, n: int) -> None:
+def test_denormal_and_huge_entries(value: float, n: int, compiled: bool) -> None:
     g = torch.full((n,), value)
     g[0] = -value
     expected = g.double() * (1 - g.double().abs() / g.double().abs().sum())
-    agr_([g])
+    agr_([g], compile=compiled)
     torch.testing.assert_close(g, expected.float(), rtol=3e-7, atol=2e-45)
 
 
 @pytest.mark.parametrize("layout", ["contiguous", "strided"])
-def test_sums_of_a_million_float32_entries_are_accurate(layout: str) -> None:
+def test_sums_of_a_million_float32_entries_are_accurate(layout: str, compiled: bool) -> None:
     """One entry holds about half of the sum, so its factor shows an error of the sum."""
     g = torch.rand(1_500_001)
     g[777] = 7.5e5
     if layout == "strided":
         g = torch.stack([g, g], 1)[:, 0]
     exact = g.double() * (1 - g.double().abs() / g.double().abs().sum())
-    agr_([g])
+    agr_([g], compile=compiled)
     torch.testing.assert_close(g.double(), exact, rtol=1e-6, atol=0)
     assert 0.49 < g[777] / 7.5e5 < 0.51
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("n", [50, 100_000])
-def test_half_precision_computes_in_float32(dtype: torch.dtype, n: int) -> None:
+def test_half_precision_computes_in_float32(dtype: torch.dtype, n: int, compiled: bool) -> None:
     g = (torch.randn(n) * 10).to(dtype)  # the sum is beyond float16
     g[0] = 30_000
     wide = g.float()
     expected = (wide * (1 - wide.abs() / wide.abs().sum())).to(dtype)
-    agr_([g])
+    agr_([g], compile=compiled)
     assert torch.equal(g, expected)
 
 
 @pytest.mark.parametrize("size", [4, 24])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_memory_format_and_views(size: int, dtype: torch.dtype) -> None:
+def test_memory_format_and_views(size: int, dtype: torch.dtype, compiled: bool) -> None:
     plain = torch.randn(size, 3 * size, 3, 5, dtype=dtype)
     expected = plain * (1 - plain.abs() / plain.abs().sum())
     rtol = 1e-6 if dtype == torch.float32 else 1e-14
@@ -235,7 +251,7 @@ def test_memory_format_and_views(size: int, dtype: torch.dtype) -> None:
     ]
     for g in layouts:
         strides = g.stride()
-        agr_([g])
+        agr_([g], compile=compiled)
         torch.testing.assert_close(g, expected, rtol=rtol, atol=0)
         assert g.stride() == strides
 
@@ -270,6 +286,22 @@ def test_small_tensors_of_one_shape_are_each_by_itself_however_many_go_together(
     agr_(grads)
     for g, formula in zip(grads, expected, strict=True):
         torch.testing.assert_close(g, formula, rtol=1e-13, atol=0)
+
+
+@with_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_compiled_code_is_made_once_for_all_lengths(dtype: torch.dtype) -> None:
+    """Of whole rows, and with what is left over."""
+    graphs = Counter()
+    rtol = {torch.float32: 3e-7, torch.float64: 1e-15, torch.bfloat16: 0.01}[dtype]
+    for n in (F32_LARGE, *(F32_LARGE + i for i in (1, 2, 511, 1023, 1024, 1025)), 1_500_001):
+        g = torch.randn(n, dtype=torch.float64).to(dtype)
+        g[-1] = 1e3  # a good part of the sum
+        exact = g.double() * (1 - g.double().abs() / g.double().abs().sum())
+        agr_([g], compile=True)
+        torch.testing.assert_close(g.double(), exact, rtol=rtol, atol=0)
+        graphs[counters["stats"]["unique_graphs"]] += 1
+    assert len(graphs) == 1
 
 
 def test_complex_entries_shrink_by_their_modulus() -> None:
@@ -504,7 +536,7 @@ def test_accumulated_gradients_are_regularized_once_as_a_sum(with_closure: bool)
 
 @pytest.mark.parametrize("with_closure", [False, True])
 def test_the_update_uses_what_the_transform_leaves(monkeypatch: pytest.MonkeyPatch, with_closure: bool) -> None:
-    def zero(grads: list[Tensor], granularity: str) -> None:
+    def zero(grads: list[Tensor], granularity: str, compile: bool) -> None:
         for g in grads:
             g.zero_()
 
@@ -552,7 +584,7 @@ def test_it_is_an_optimizer_that_owns_nothing() -> None:
     assert optimizer.param_groups is base.param_groups
     assert optimizer.state is base.state
     assert optimizer.defaults is base.defaults
-    assert set(vars(optimizer)) == {"base", "granularity"}
+    assert set(vars(optimizer)) == {"base", "granularity", "compile"}
     optimizer.add_param_group({"params": model.out.parameters()})
     assert [group["lr"] for group in base.param_groups] == [0.5, 0.1]
     backward(model)
@@ -805,6 +837,20 @@ def test_the_granularity_of_an_optimizer() -> None:
             make()
     with pytest.raises(ValueError, match="granularity='row' takes dense gradients"):
         agr_([torch.eye(3).to_sparse()], "row")
+
+
+def test_an_optimizer_with_compiled_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By tensor its large gradients go there; a copy's, and what is made of the bytes, too."""
+    seen = list[int]()
+    monkeypatch.setattr(agr, "in_two_passes_", lambda g: seen.append(g.numel()))
+    p = nn.Parameter(torch.zeros(F32_LARGE))
+    optimizer = AGR(SGD([p], lr=1.0), compile=True)
+    assert repr(optimizer) == f"AGR({optimizer.base!r}, compile=True)"
+    for again in (optimizer, copy.deepcopy(optimizer), pickle.loads(pickle.dumps(optimizer))):
+        again.param_groups[0]["params"][0].grad = torch.ones(F32_LARGE)
+        again.step()
+    assert seen == [F32_LARGE] * 3
+    assert sam_agr(optimizer.base, compile=True).base.compile
 
 
 def test_the_statistics_of_rows() -> None:

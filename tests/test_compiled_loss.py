@@ -1,5 +1,6 @@
 """The loss as one graph (task.compile=true): the eager values and gradients in float64, and no graph made twice."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from lightning.pytorch import Trainer
 from omegaconf import OmegaConf
+from runs import tiny_run
 from test_steps import REGULARIZERS, composed
 from test_task import data, fit, resnet, task
 from torch import Tensor, nn
 
 import gvr_lightning.tasks.base as base
+from gvr_lightning.errors import UserError
 from gvr_lightning.instantiate import make
 from gvr_lightning.methods.penalty import NoPenalty, Penalty
 from gvr_lightning.methods.sam import SAM
@@ -131,6 +134,25 @@ def test_what_cannot_be_one_graph_is_said_once_and_computed_eagerly(
         runs[0].model.state_dict().items(), runs[1].model.state_dict().values(), strict=True
     ):
         torch.testing.assert_close(found, eager, msg=name)
+
+
+def test_without_a_compiler_a_run_ends_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch says it, and what to do; what the loss alone was refused for is said before."""
+
+    def none(graph: torch.fx.GraphModule, inputs: Any) -> Any:
+        raise RuntimeError("No working C++ compiler found in [g++]")
+
+    compile_backbone = SplitNetwork.compile_backbone
+    monkeypatch.setattr(base, "CompiledLoss", partial(CompiledLoss, backend=none))
+    monkeypatch.setattr(SplitNetwork, "compile_backbone", partial_method(compile_backbone, backend=none))
+    torch.compiler.reset()
+    with pytest.raises(UserError) as told:
+        tiny_run(tmp_path, "task.compile=true")
+    line = str(told.value)
+    assert "No working C++ compiler found in [g++]" in line and "task.compile=false" in line and "\n" not in line
+    assert "Traceback" in told.value.details
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "failed" and summary["error"] == line
 
 
 def test_an_alpha_that_changes_leaves_the_backbone_alone_compiled(tmp_path: Path, graphs: list[int]) -> None:

@@ -69,7 +69,7 @@ HUB = {name: value for name, value in FOLDER.items() if name not in ("root", "te
 HUB |= dict.fromkeys(("subset", "revision", "train_split", "val_split", "test_split", "image_column", "label_column"))
 
 # group -> option -> all its values, but for hydra's own
-TENSOR = {"is": "AGR", "granularity": "tensor"}
+TENSOR = {"is": "AGR", "granularity": "tensor", "compile": False}
 MEANT: dict[str, dict[str, Any]] = {
     "data": {
         "digits": {"source": {"is": "Digits"}, "augmentation": SHIFTED, "mean": None, "std": None, **PLAIN_DATA},
@@ -372,6 +372,14 @@ def test_a_preset_takes_the_place_of_a_data_set_s_augmentation(line: list[str], 
     assert tree["data"].pop("augmentation") == UNCHANGED | PRESETS[name] | {"degrees": 3}
     plain["data"].pop("augmentation")
     assert tree == plain | {"name": tree["name"]}
+
+
+@pytest.mark.parametrize("option", ["agr", "gvr_agr", "sam_agr"])
+def test_the_task_s_compile_is_the_optimizer_s(option: str) -> None:
+    tree, _ = composed(f"regularizer={option}", "task.compile=true")
+    assert tree["regularizer"]["wrap"]["compile"] is True
+    tree, _ = composed(f"regularizer={option}", "task.compile=true", "regularizer.wrap.compile=false")
+    assert tree["regularizer"]["wrap"]["compile"] is False
 
 
 def test_every_option_is_in_the_table() -> None:

@@ -282,7 +282,7 @@ RULED: dict[str, dict[str, Row]] = {
         "scheduler.warmup_epochs": POSITIVE.or_null(),
     },
     "scheduler=warmup": {"scheduler.warmup_start": BELOW_ONE.or_null()},
-    "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row")},
+    "regularizer=agr": {"regularizer.wrap.granularity": one_of("tensor", "row"), "regularizer.wrap.compile": FLAG},
     "regularizer=gce": {
         "regularizer.penalty.q": Row("a number in (0, 1]", ("0", "1.000001", "null"), ("1e-300", "1"), OTHER)
     },

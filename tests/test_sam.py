@@ -122,7 +122,7 @@ def test_twelve_steps_equal_the_reference(name: str, rho: float, adaptive: bool)
 def test_with_agr_in_either_order(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     original = agr.agr_
-    monkeypatch.setattr(agr, "agr_", lambda grads, by: (calls.append(1), original(grads, by))[1])
+    monkeypatch.setattr(agr, "agr_", lambda grads, *by: (calls.append(1), original(grads, *by))[1])
     inner, outer, plain = parameters(), parameters(), parameters()
     train(sam_agr(OPTIMIZERS["sgd"](inner), rho=0.5), inner, range(10))
     assert len(calls) == 10  # of the update's gradients only

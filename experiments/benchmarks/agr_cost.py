@@ -3,11 +3,13 @@
     python experiments/benchmarks/agr_cost.py [--repeats 100] [--threads 2]
 
 Times, on the CPU and in turns, over the gradients of a CIFAR ResNet-18 (11.2 million in 62 tensors) and over 1000
-tensors of 64 elements: one read and one read-write of all gradients, `agr_`, and a plain Python loop of its formula.
+tensors of 64 elements: one read and one read-write of all gradients, `agr_` as it is and with compiled code, and a
+plain Python loop of its formula.
 """
 
 import argparse
 from functools import partial
+from math import prod
 
 import torch
 from timing import interleave, report
@@ -45,6 +47,20 @@ def plain_loop(grads: list[Tensor]) -> None:
         g.mul_(1 - g.abs() / g.abs().sum())
 
 
+def compare(shapes: list[tuple[int, ...]], repeats: int) -> None:
+    """Print the times over gradients of these shapes."""
+    torch.compiler.reset()  # compiled code keeps the number of threads that it was made for
+    grads = [torch.randn(shape) for shape in shapes]
+    jobs = {
+        FLOOR: partial(read_and_write, grads),
+        "agr_": partial(agr_, grads),
+        "agr_, compiled": partial(agr_, grads, compile=True),
+        "plain loop": partial(plain_loop, grads),
+    }
+    against = {"agr_": FLOOR, "agr_, compiled": FLOOR, "plain loop": "agr_"}
+    report(interleave(jobs, repeats, warmup=3), against, "ms", 1e3)
+
+
 def main() -> None:
     """Print one table for each set of gradients."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -53,14 +69,13 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    contenders = {"read + read-write": read_and_write, "agr_": agr_, "plain loop": plain_loop}
-    for title, shapes in (("ResNet-18", resnet18_shapes()), ("1000 small tensors", [(64,)] * 1000)):
-        grads = [torch.randn(shape) for shape in shapes]
-        print(f"{title}: {sum(g.numel() for g in grads):,} float32 in {len(grads)} tensors")
-        jobs = {name: partial(contender, grads) for name, contender in contenders.items()}
-        seconds = interleave(jobs, options.repeats, warmup=3)
-        report(seconds, {"agr_": "read + read-write", "plain loop": "agr_"}, "ms", 1e3)
+    for title, shapes in SHAPES.items():
+        print(f"{title}: {sum(prod(shape) for shape in shapes):,} float32 in {len(shapes)} tensors")
+        compare(shapes, options.repeats)
 
+
+SHAPES: dict[str, list[tuple[int, ...]]] = {"ResNet-18": resnet18_shapes(), "1,000 small tensors": [(64,)] * 1000}
+FLOOR = "read + read-write"
 
 if __name__ == "__main__":
     main()

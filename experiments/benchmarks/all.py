@@ -7,16 +7,14 @@ What a GPU is asked to do is counted by tests/test_steps.py; on one, gpu_step.py
 """
 
 import argparse
-from functools import partial
 
 import torch
-from agr_cost import plain_loop, read_and_write, resnet18_shapes
+from agr_cost import SHAPES, compare
 from loop_cost import COLOUR, compare_loops, published, same_data, same_passes
 from sampling import MODELS, drawings
 from step_cost import VARIANTS, _step
 from timing import interleave, report
 
-from gvr_lightning.methods.agr import agr_
 from gvr_lightning.models.unet import unet
 
 OVER_HAND = {"this project": "by hand"}
@@ -34,15 +32,11 @@ def loop(repeats: int) -> None:
 def agr(repeats: int) -> None:
     """AGR over one read and one read-write of the gradients."""
     threads = torch.get_num_threads()
-    for title, shapes in (("ResNet-18", resnet18_shapes()), ("1,000 small tensors", [(64,)] * 1000)):
+    for title, shapes in SHAPES.items():
         for count in sorted({1, threads}):
             torch.set_num_threads(count)
-            grads = [torch.randn(shape) for shape in shapes]
             print(f"\nAGR: {title}")
-            contenders = {"read + read-write": read_and_write, "agr_": agr_, "plain loop": plain_loop}
-            jobs = {name: partial(contender, grads) for name, contender in contenders.items()}
-            against = {"agr_": "read + read-write", "plain loop": "agr_"}
-            report(interleave(jobs, 5 * repeats, warmup=3), against, "ms", 1e3)
+            compare(shapes, 5 * repeats)
     torch.set_num_threads(threads)
 
 

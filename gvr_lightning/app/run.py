@@ -41,6 +41,7 @@ from gvr_lightning.recording.curves import draw_curves
 from gvr_lightning.recording.overview import print_overview
 from gvr_lightning.recording.summary import SUMMARY, origin, read_summary, write_failure, write_summary
 from gvr_lightning.tasks.base import BaseTask
+from gvr_lightning.tasks.compiled import compiler_is_told
 from gvr_lightning.tasks.finite import require_finite_figures, require_finite_weights
 
 ALL = sys.maxsize  # rows of metrics.csv, where a checkpoint of an earlier version does not say how many
@@ -147,10 +148,11 @@ def _fit_and_test(cfg: DictConfig, config: dict[str, Any], folder: Path, parts: 
     outcome: dict[str, Any] = {"status": "failed"}
     tested: dict[str, Any] = {}
     try:
-        parts.trainer.fit(task, parts.data, ckpt_path=parts.resume)
-        require_finite_weights(task)
-        path = {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
-        tested = _test(parts.trainer, task, parts.data, path) | (generation.final if generation else {})
+        with compiler_is_told():
+            parts.trainer.fit(task, parts.data, ckpt_path=parts.resume)
+            require_finite_weights(task)
+            path = {"last": checkpoints.last_path, "best": checkpoints.best_path}[cfg.test_on]
+            tested = _test(parts.trainer, task, parts.data, path) | (generation.final if generation else {})
         require_finite_figures(tested)
         outcome["status"] = "finished"
     except Interrupted:

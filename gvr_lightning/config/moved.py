@@ -12,10 +12,10 @@ MODULES = {
     "gvr_lightning.regularizers": "gvr_lightning.methods.gvr.penalty",
 }
 LATER: dict[str, dict[str, Any]] = {  # settings that a target did not have, with what it did
-    "gvr_lightning.methods.agr.AGR": {"granularity": "tensor"},
+    "gvr_lightning.methods.agr.AGR": {"granularity": "tensor", "compile": False},
     "gvr_lightning.data.image_folder.ImageFolder": {"skip_broken": False, "keep": "auto", "crop_pct": 1.0},
     "gvr_lightning.data.huggingface.HuggingFace": {"keep": "auto", "crop_pct": 1.0},
-    "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor"},
+    "gvr_lightning.methods.sam.sam_agr": {"granularity": "tensor", "compile": False},
     "gvr_lightning.tasks.classification.ClassificationTask": {
         "ema_decay": 0.0,
         "ema_warmup": True,

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gvr_lightning.methods.optimizer_wrapper import Wrapper
-from gvr_lightning.methods.shrink import alike_, alone_, by_row_, together_, whole, with_whole_rows
+from gvr_lightning.methods.shrink import alike_, alone_, by_row_, in_two_passes_, together_, whole, with_whole_rows
 
 GRANULARITIES = ("tensor", "row")  # what sum|g| is over
 _LARGE = 2**14  # a CPU tensor with so many elements is treated by itself,
@@ -19,12 +19,15 @@ _BUCKETS = {"2-99": 100, "100-9999": 10_000, "10k+": float("inf")}  # name: the 
 
 
 @torch.no_grad()
-def agr_(grads: Iterable[Tensor | None], granularity: str = "tensor") -> None:
+def agr_(grads: Iterable[Tensor | None], granularity: str = "tensor", compile: bool = False) -> None:
     """Regularize gradients in place, each tensor by itself: g <- g * (1 - |g| / sum|g|).
 
     With granularity "row" each output unit by itself, a row of a matrix or a filter: of a tensor's entries each is a
     share of 1/n, which in a network is next to nothing, of a row's D times as much. A bias has rows of one entry, which
     stay; sparse gradients go by tensor only, else ValueError.
+
+    With ``compile`` large tensors on a CPU go through memory in two passes instead of four, by tensor, by code of
+    ``torch.compile``: some seconds at the first call, and a C++ compiler. All else is as without.
 
     Takes the tensors `p.grad`, or the parameters that have them, or None, else TypeError: of any shape, memory format
     and device, real or complex (|g| is the modulus), dense, sparse COO or DTensor (sum over all shards). Half precision
@@ -49,7 +52,10 @@ def agr_(grads: Iterable[Tensor | None], granularity: str = "tensor") -> None:
             large.append(g)
         else:
             alike[g.shape, g.dtype].append(g)
-    if large:
+    if large and compile:
+        for g in large:
+            in_two_passes_(g)
+    elif large:
         buffer = torch.empty(min(_BLOCK, max(g.numel() for g in large)), dtype=torch.float32, device="cpu")
         for g in large:
             alone_(g, buffer)
@@ -106,7 +112,7 @@ def _nontrivial(grads: Iterable[Tensor | None], sparse: bool = True) -> Iterator
 class AGR(Wrapper):
     """Any optimizer, with AGR applied once to the gradients that a step uses. TypeError for anything else.
 
-    ``granularity`` is that of :func:`agr_`: "tensor", as published, or "row".
+    ``granularity`` ("tensor", as published, or "row") and ``compile`` are those of :func:`agr_`.
 
     `param_groups`, `state`, `state_dict()`, hooks and every other attribute are the wrapped optimizer's, so schedulers
     take the wrapper and checkpoints move between wrapped and plain. Clip before: in the closure, or before `step()`.
@@ -115,13 +121,13 @@ class AGR(Wrapper):
 
     _step_supports_amp_scaling = False  # GradScaler must unscale before AGR, also where the wrapped optimizer is fused
 
-    def __init__(self, optimizer: Optimizer, granularity: str = "tensor") -> None:
+    def __init__(self, optimizer: Optimizer, granularity: str = "tensor", compile: bool = False) -> None:
         if granularity not in GRANULARITIES:
             raise ValueError(f"granularity must be {' or '.join(GRANULARITIES)}, got {granularity!r}")
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"AGR wraps an instance of torch.optim.Optimizer, not {type(optimizer).__name__}")
         super().__init__(optimizer.base if isinstance(optimizer, AGR) else optimizer)  # AGR once, not twice
-        self.granularity = granularity
+        self.granularity, self.compile = granularity, compile
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Regularize, then update. With a closure, AGR follows every call of it: gradients exist only then."""
@@ -132,11 +138,13 @@ class AGR(Wrapper):
         return self.base.step(lambda: self._regularize(evaluate()))
 
     def _regularize(self, loss: Any = None) -> Any:
-        agr_([p.grad for group in self.param_groups for p in group["params"]], self.granularity)
+        agr_([p.grad for group in self.param_groups for p in group["params"]], self.granularity, self.compile)
         return loss
 
     def __reduce__(self) -> Any:  # without a scheduler's `step`, which is bound to this very object
-        return AGR, (self.base, self.granularity)
+        return AGR, (self.base, self.granularity, self.compile)
 
     def __repr__(self) -> str:
-        return f"AGR({self.base!r}{', granularity=' + repr(self.granularity) if self.granularity != 'tensor' else ''})"
+        settings = {"granularity": (self.granularity, "tensor"), "compile": (self.compile, False)}
+        changed = "".join(f", {name}={value!r}" for name, (value, default) in settings.items() if value != default)
+        return f"AGR({self.base!r}{changed})"

@@ -152,7 +152,12 @@ def _norm(params: list[Tensor], vector: Tensor, relative: bool) -> Tensor:
 
 
 def sam_agr(
-    optimizer: Optimizer, rho: float = 0.05, adaptive: bool = False, eps: float = 1e-12, granularity: str = "tensor"
+    optimizer: Optimizer,
+    rho: float = 0.05,
+    adaptive: bool = False,
+    eps: float = 1e-12,
+    granularity: str = "tensor",
+    compile: bool = False,
 ) -> SAM:
     """SAM round AGR: it climbs along the gradients, and AGR changes those that the update uses."""
-    return SAM(AGR(optimizer, granularity), rho, adaptive, eps)
+    return SAM(AGR(optimizer, granularity, compile), rho, adaptive, eps)

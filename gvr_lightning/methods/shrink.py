@@ -1,7 +1,13 @@
 """AGR on gradients of a kind, each kind in the fewest passes and calls. Imports torch only."""
 
+from collections.abc import Callable
+from functools import cache
+from math import inf
+
 import torch
 from torch import Tensor
+
+_ROW = 1024  # entries with a sum of their own: as one running sum, each addition would wait for that before it
 
 
 def whole(t: Tensor) -> Tensor:
@@ -55,17 +61,65 @@ def by_row_(g: Tensor) -> None:
 
 def alike_(grads: list[Tensor]) -> None:
     """AGR on CPU tensors of one shape, as rows of one: many small ones cost as many calls, not their entries."""
-    if len(grads) == 1:
-        by_row_(grads[0].unsqueeze(0))
+    together = torch.stack(grads) if len(grads) > 1 else grads[0].unsqueeze(0)
+    if not _plain_rows_(together):
+        by_row_(together)
+    if len(grads) > 1:
+        torch._foreach_copy_(grads, together.unbind())
+
+
+def _plain_rows_(g: Tensor) -> bool:
+    """AGR on each row by half as many calls, where every row has a finite sum that is not zero: whether it was done."""
+    if g.dtype not in (torch.float32, torch.float64) or not g.is_contiguous():
+        return False
+    rows = g.view(len(g), -1)
+    size = rows.abs()
+    totals = size.sum(1, keepdim=True)
+    if not all(0 < total < inf for total in totals.flatten().tolist()):
+        return False
+    rows.addcmul_(rows, size.div_(totals), value=-1)
+    return True
+
+
+def in_two_passes_(g: Tensor) -> None:
+    """AGR on a large CPU tensor by compiled code, of any length, that reads it once and then reads and writes it."""
+    flat = _in_memory_order(g)
+    if g.is_complex() or not flat.is_contiguous():
+        by_row_(g.unsqueeze(0))
         return
-    together = torch.stack(grads)
-    by_row_(together)
-    torch._foreach_copy_(grads, together.unbind())
+    flat = flat.view(-1)
+    rest = len(flat) % _ROW
+    wide = torch.promote_types(g.dtype, torch.float32)
+    outside = flat[-rest:].abs().sum(dtype=wide) if rest else torch.zeros((), dtype=wide)
+    if _compiled()(flat, outside).item() == inf:  # of finite entries, or nothing has changed
+        by_row_(g.unsqueeze(0))
+
+
+@cache
+def _compiled() -> Callable[[Tensor, Tensor], Tensor]:
+    return torch.compile(_shrink_, dynamic=True)
+
+
+def _shrink_(flat: Tensor, rest: Tensor) -> Tensor:
+    """AGR on a vector of whole rows, and of a rest with this sum; returns the sum, of zeros or NaN infinity.
+
+    With an infinite sum the vector stays as it is.
+    """
+    rows = flat[: len(flat) // _ROW * _ROW].view(-1, _ROW)
+    total = rows.abs().to(rest.dtype).sum(1).sum() + rest
+    total = torch.where(total > 0, total, torch.inf)
+    size = flat.abs().to(rest.dtype).clamp_max(torch.finfo(rest.dtype).max)  # inf / inf would be NaN
+    flat.mul_(1 - size / total)
+    return total
+
+
+def _in_memory_order(g: Tensor) -> Tensor:
+    return g if g.is_contiguous() else g.permute(sorted(range(g.dim()), key=g.stride, reverse=True))
 
 
 def alone_(g: Tensor, buffer: Tensor) -> None:
     """AGR on a large CPU tensor, a float32 one by way of the buffer."""
-    flat = g if g.is_contiguous() else g.permute(sorted(range(g.dim()), key=g.stride, reverse=True))  # in memory order
+    flat = _in_memory_order(g)
     blocks = flat.view(-1).split(len(buffer)) if g.dtype == torch.float32 and flat.is_contiguous() else ()
     total = sum(torch.abs(block, out=buffer[: len(block)]).sum().item() for block in blocks)
     if 1e-30 < total < 1e30:  # then multiplying by 1 / total is accurate, and saves a pass

@@ -1,6 +1,9 @@
 """A batch's loss as one graph: the passes of all views, their losses and the penalty, forward and backward."""
 
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +11,7 @@ import torch
 from torch._dynamo import config as dynamo
 from torch._dynamo.exc import FailOnRecompileLimitHit, TorchDynamoException
 
+from gvr_lightning.errors import UserError
 from gvr_lightning.methods.penalty import Penalty, RegularizedLoss
 
 
@@ -43,10 +47,30 @@ class CompiledLoss:
                 return self._graph(self.penalty, *arguments)
             except (TorchDynamoException, FailOnRecompileLimitHit) as error:
                 self.is_whole = False
-                why = next((line for line in str(error).splitlines() if line), type(error).__name__)
-                line = f"task.compile: the backbone alone is compiled, since the loss cannot be one graph: {why}"
-                print(line, file=sys.stderr)
+                why = f"since the loss cannot be one graph: {_first_line(error)}"
+                print(f"task.compile: the backbone alone is compiled, {why}", file=sys.stderr)
         return self.penalty(*arguments)
+
+
+def _first_line(error: Exception) -> str:
+    cause = getattr(error, "inner_exception", error)  # of the code generator's, which torch tells after its own name
+    return next((line for line in str(cause).splitlines() if line), type(cause).__name__)
+
+
+@contextmanager
+def compiler_is_told() -> Iterator[None]:
+    """Round what may be compiled, which takes a C++ compiler, on a GPU Triton, and code that torch can follow.
+
+    Raises:
+        UserError: instead of torch's own exceptions.
+    """
+    try:
+        yield
+    except TorchDynamoException as error:
+        ways_out = "install a C++ compiler (for a GPU also Triton), or run with task.compile=false"
+        told = UserError(f"torch.compile: {_first_line(error)}; {ways_out}")
+        told.details = "".join(traceback.format_exception(error))
+        raise told from error
 
 
 def _with_total(penalty: Penalty, *arguments: Any) -> RegularizedLoss:
