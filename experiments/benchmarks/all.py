@@ -11,11 +11,9 @@ import argparse
 import torch
 from agr_cost import SHAPES, compare
 from loop_cost import COLOUR, compare_loops, published, same_data, same_passes
-from sampling import MODELS, drawings
+from sampling import compare_drawings
 from step_cost import VARIANTS, _step
 from timing import interleave, report
-
-from gvr_lightning.models.unet import unet
 
 OVER_HAND = {"this project": "by hand"}
 TINY = ["model.width=8", "model.groups=4", "batch_size=32"]
@@ -71,13 +69,11 @@ def whole(repeats: int) -> None:
 
 def sampling(repeats: int) -> None:
     """DDIM and DDPM over diffusers' own pipelines."""
-    shape, settings = MODELS["cifar"]
-    network = unet(shape, 10, blocks=1, groups=8, **settings)
     for sampler in ("ddim", "ddpm"):
-        options = argparse.Namespace(sampler=sampler, batch=16, steps=10, compile=False, bf16=False)
-        jobs = drawings(network, shape, options)
         print(f"\ndrawing 16 images 3x32x32 in 10 steps of {sampler}")
-        report(interleave(jobs, repeats), dict.fromkeys([*jobs][1:], "diffusers"))
+        fixed = {"model": "cifar", "batch": 16, "steps": 10, "compile": False, "bf16": False}
+        options = argparse.Namespace(sampler=sampler, repeats=repeats, threads=torch.get_num_threads(), **fixed)
+        compare_drawings(options)
 
 
 PARTS = {"loop": loop, "agr": agr, "step": step, "whole": whole, "sampling": sampling}

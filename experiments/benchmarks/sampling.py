@@ -7,12 +7,11 @@ python experiments/benchmarks/sampling.py --compile                   # needs a 
 """
 
 import argparse
-import copy
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from timing import interleave, report
+from timing import Elsewhere, interleave, report
 from training_step import compare_steps
 
 from gvr_lightning.diffusion.ddim import DDIM
@@ -42,51 +41,54 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    shape, settings = MODELS[options.model]
-    network = unet(shape, 10, blocks=1, groups=8, **settings)
+    shape, _ = MODELS[options.model]
     print(f"drawing {options.batch} images {'x'.join(map(str, shape))} in {options.steps} steps of {options.sampler}")
-    jobs = drawings(network, shape, options)
-    report(interleave(jobs, options.repeats), dict.fromkeys([*jobs][1:], "diffusers"))
+    compare_drawings(options)
     print(f"a training step of {options.batch} images")
-    report(compare_steps(network, shape, options.batch, options.repeats), {"this project": "bare loop"})
+    report(compare_steps(network_of(options), shape, options.batch, options.repeats), {"this project": "bare loop"})
 
 
-def drawings(
-    network: SplitNetwork, shape: tuple[int, int, int], options: argparse.Namespace
-) -> dict[str, Callable[[], object]]:
-    """The same images, drawn by diffusers' pipeline and by ours in several ways."""
+def compare_drawings(options: argparse.Namespace) -> None:
+    """Print the times over diffusers', each in a process of its own, of which only this project's keep their memory."""
+    names = ["diffusers", "ours", "channels_last"]
+    names += ["channels_last, compiled"] * options.compile + ["channels_last, bf16"] * options.bf16
+    names += ["all three"] * (options.compile and options.bf16)
+    jobs = {
+        name: Elsewhere(drawing, options, name, keeps=name != "diffusers", threads=options.threads) for name in names
+    }
+    report(interleave(jobs, options.repeats), dict.fromkeys(names[1:], "diffusers"))
+
+
+def network_of(options: argparse.Namespace) -> SplitNetwork:
+    """The U-Net, with the same weights in each process."""
+    torch.manual_seed(0)
+    shape, settings = MODELS[options.model]
+    return unet(shape, 10, blocks=1, groups=8, **settings)
+
+
+def drawing(options: argparse.Namespace, name: str) -> Callable[[], object]:
+    """The same images, drawn by diffusers' pipeline or by ours in one of several ways."""
     from diffusers import DDIMPipeline, DDIMScheduler, DDPMPipeline, DDPMScheduler
 
-    noise, batch = Noise(), options.batch
+    network, noise, batch = network_of(options), Noise(), options.batch
     pipelines: dict[str, Any] = {
         "ddim": (DDIMPipeline, DDIMScheduler, DDIM, "trailing"),
         "ddpm": (DDPMPipeline, DDPMScheduler, DDPM, "linspace"),
     }
     kind, theirs, scheduler, spacing = pipelines[options.sampler]
     config = {**noise.scheduler.config, "timestep_spacing": spacing}
-    pipeline = kind(to_diffusers(network), theirs.from_config(config))
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.unet.eval()
-    sampler = Sampler(scheduler.from_config(config), options.steps)
-    fast = copy.deepcopy(network).to(memory_format=torch.channels_last)
-
-    def ours(network: SplitNetwork, bf16: bool = False) -> Callable[[], object]:
-        return lambda: [images.numpy() for images in draw(sampler, network, shape, batch, 0, batch, bf16)]
-
-    jobs: dict[str, Callable[[], object]] = {
-        "diffusers": lambda: pipeline(batch_size=batch, num_inference_steps=options.steps, output_type="np"),
-        "ours": ours(network),
-        "channels_last": ours(fast),
-    }
-    compiled: Any = copy.deepcopy(fast)
-    if options.compile:
-        compiled.compile_backbone()
-        jobs["channels_last, compiled"] = ours(compiled)
-    if options.bf16:
-        jobs["channels_last, bf16"] = ours(fast, True)
-    if options.compile and options.bf16:
-        jobs["all three"] = ours(compiled, True)
-    return jobs
+    if name == "diffusers":
+        pipeline = kind(to_diffusers(network), theirs.from_config(config))
+        pipeline.set_progress_bar_config(disable=True)
+        pipeline.unet.eval()
+        return lambda: pipeline(batch_size=batch, num_inference_steps=options.steps, output_type="np")
+    sampler, (shape, _) = Sampler(scheduler.from_config(config), options.steps), MODELS[options.model]
+    if name != "ours":
+        network = network.to(memory_format=torch.channels_last)
+    if "compiled" in name or name == "all three":
+        network.compile_backbone()
+    bf16 = "bf16" in name or name == "all three"
+    return lambda: [images.numpy() for images in draw(sampler, network, shape, batch, 0, batch, bf16)]
 
 
 if __name__ == "__main__":

@@ -1,12 +1,17 @@
 """Interleaved timing: what is compared runs in turn, so that a noisy machine disturbs all alike."""
 
+import multiprocessing
 import platform
 import random
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from multiprocessing.connection import Connection
 
 import torch
+
+from gvr_lightning.app.memory import keep_memory
 
 
 def interleave(
@@ -25,6 +30,44 @@ def interleave(
             if repeat >= warmup:
                 seconds[name].append(clock() - start)
     return seconds
+
+
+Make = Callable[..., Callable[[], object]]
+
+
+class Elsewhere:
+    """A job in a process of its own, as a command has one.
+
+    Args:
+        make: a function of a module that makes the job; it and its arguments are pickled.
+        arguments: of it.
+        keeps: whether the process keeps what is freed, as this project's commands do.
+        threads: that compute in it.
+    """
+
+    def __init__(self, make: Make, *arguments: object, keeps: bool, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.here, there = context.Pipe()
+        context.Process(target=_work, args=(there, make, arguments, keeps, threads), daemon=True).start()
+        there.close()
+
+    def __call__(self) -> None:
+        """Do it there, once."""
+        self.here.send(None)
+        self.here.recv()
+
+
+def _work(here: Connection, make: Make, arguments: tuple[object, ...], keeps: bool, threads: int) -> None:
+    if keeps:
+        keep_memory()
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    job = make(*arguments)
+    with suppress(EOFError):  # nobody asks any more
+        while True:
+            here.recv()
+            job()
+            here.send(None)
 
 
 def report(seconds: dict[str, list[float]], against: dict[str, str], unit: str = "s", scale: float = 1.0) -> None:

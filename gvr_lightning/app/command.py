@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gvr_lightning import __version__
+from gvr_lightning.app.memory import keep_memory
 from gvr_lightning.errors import UserError
 
 TRACEBACK = "traceback.txt"
@@ -21,6 +22,7 @@ def command(arguments: list[str], help_page: Callable[[], str], work: Callable[[
         print(f"gvr_lightning {__version__}")
         return
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in training
+    keep_memory()
     try:
         print(work(arguments))
     except UserError as error:

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from gvr_lightning.app.build import CALL, build_data, build_early_stopping, build_generation, build_task
 from gvr_lightning.app.folder import begin, require_places, to_go_on_from
+from gvr_lightning.app.memory import keep_memory
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.single_rows import require_several_rows
 from gvr_lightning.app.trainer import build_trainer
@@ -66,6 +67,7 @@ def run(cfg: DictConfig, folder: Path, overrides: list[str] | None = None) -> di
         Interrupted: for a signal; all is saved.
     """
     quiet()
+    keep_memory()
     config: Any = OmegaConf.to_container(cfg, resolve=True)
     with signals_interrupt():
         return _run(cfg, config, folder, overrides)
