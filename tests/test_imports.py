@@ -13,7 +13,7 @@ METHODS = ("methods", "distributed.batch", "distributed.sync_batchnorm")
 TORCH_ONLY = (*METHODS, "__init__", "errors", "random", "data.augmentation", "data.transforms", "optim", "models")
 APPLICATION = ("app", "report", "study", "__main__")
 HYDRA_USERS = ("app", "config", "instantiate", "study.launch")  # the rest takes built objects
-TORCH_FREE = ("report", "study", "config", "errors", "files", "git", "app.command")
+TORCH_FREE = ("report", "study", "config", "errors", "files", "git", "app.command", "app.memory")
 
 
 def within(module: str, names: tuple[str, ...]) -> bool:

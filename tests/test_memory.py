@@ -11,6 +11,7 @@ from runs import tiny_run
 
 import gvr_lightning.app.command as command_line
 import gvr_lightning.app.run as run_module
+from gvr_lightning.app.memory import OF_THE_USER
 
 glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's own settings")
 
@@ -30,7 +31,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 def new_pages(call: str = "", **variables: str) -> int:
-    env = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    env = {name: value for name, value in os.environ.items() if name not in OF_THE_USER}
     env |= {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1", **variables}
     line = [sys.executable, "-c", FAULTS.format(call)]
     return int(subprocess.run(line, env=env, capture_output=True, text=True, check=True).stdout)
@@ -43,15 +44,15 @@ def test_a_large_block_is_made_of_the_pages_of_the_last_one() -> None:
 
 
 @glibc
-@pytest.mark.parametrize("variable", [{"MALLOC_MMAP_MAX_": "65536"}, {"GLIBC_TUNABLES": "glibc.malloc.mmap_max=65536"}])
+@pytest.mark.parametrize("variable", [{"GLIBC_TUNABLES": ""}, {"MALLOC_TRIM_THRESHOLD_": "131072"}])
 def test_settings_of_the_user_s_own_count(variable: dict[str, str]) -> None:
     assert new_pages("keep_memory()", **variable) > 100
 
 
 def test_other_systems_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no mallopt in macOS or musl, and no library of None on Windows."""
-    for name in [name for name in os.environ if name.startswith("MALLOC_")]:
-        monkeypatch.delenv(name)
+    for name in OF_THE_USER:
+        monkeypatch.delenv(name, raising=False)
     asked = []
 
     def library(name: None) -> object:

@@ -123,7 +123,7 @@ def test_accumulation_is_the_whole_batch_s_gradient(tmp_path: Path) -> None:
 def test_agr_comes_once_after_accumulation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     original = agr.agr_
-    monkeypatch.setattr(agr, "agr_", lambda grads, by: (calls.append(1), original(grads, by))[1])
+    monkeypatch.setattr(agr, "agr_", lambda grads, *by: (calls.append(1), original(grads, *by))[1])
     runs = [task(penalty=NoPenalty(), wrap=AGR, accumulate=n) for n in (1, 4)]
     for run in runs:
         fit(run, data(), tmp_path)
@@ -134,7 +134,7 @@ def test_agr_comes_once_after_accumulation(tmp_path: Path, monkeypatch: pytest.M
 def test_a_transform_that_zeroes_every_gradient_leaves_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(agr, "agr_", lambda grads, by: [g.zero_() for g in grads])
+    monkeypatch.setattr(agr, "agr_", lambda grads, *by: [g.zero_() for g in grads])
     ours = task(wrap=AGR)
     fit(ours, data(), tmp_path)
     assert_equal(ours.model, task().model, 0.0)

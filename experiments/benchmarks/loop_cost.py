@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training_step import Turns
 
 from gvr_lightning.app.build import build_data, build_task
+from gvr_lightning.app.memory import keep_memory
 from gvr_lightning.app.quiet import quiet
 from gvr_lightning.app.trainer import build_trainer
 from gvr_lightning.config.cpu import cpu_precision
@@ -34,6 +35,7 @@ def compare_loops(by_hand: ByHand, repeats: int, *overrides: str) -> dict[str, l
         overrides: of this project's run.
     """
     quiet()
+    keep_memory()  # as a run does; the loop by hand gains as much
     fixed = ["name=loop", "data.val_fraction=0", f"+trainer.max_steps={repeats + 2}", "epochs=1000"]
     fixed += ["+trainer.enable_progress_bar=false"]
     with initialize_config_dir(str(conf_folder()), version_base="1.3"):

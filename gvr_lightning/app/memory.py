@@ -7,6 +7,10 @@ import sys
 # of glibc's malloc.h
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 NEVER, NONE = -1, 0
+OF_THE_USER = (
+    *("GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_"),
+    *("MALLOC_TRIM_THRESHOLD_", "MALLOC_TOP_PAD_"),
+)  # glibc's variables about the same
 
 
 def keep_memory() -> None:
@@ -16,9 +20,9 @@ def keep_memory() -> None:
     is free. A step takes as much again, as new pages, each of which the kernel has to fill with zeros: half a million
     in a float32 step of a ResNet-18 with 128 images, a third of its time. The process keeps what it needed at most.
 
-    Other C libraries, other systems and processes whose user has set glibc's own variables stay as they are.
+    Other C libraries and other systems stay as they are, and so does glibc where the environment says anything of this.
     """
-    if any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ):
+    if any(name in os.environ for name in OF_THE_USER):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -12,7 +12,7 @@ class RunningMeans:
     """Means of named 0-d tensors over an epoch's samples, kept on their device.
 
     Values are added such that their means over the processes are those of the global batch. Those that come together
-    are one tensor, so that adding them is three kernels however many they are.
+    are one tensor, so that adding them is two kernels however many they are.
     """
 
     def __init__(self) -> None:
@@ -30,11 +30,11 @@ class RunningMeans:
 
     def add(self, values: dict[str, Tensor], weight: int) -> None:
         """Add values that stand for ``weight`` samples, those of all processes."""
-        names, new = tuple(values), torch.stack(list(values.values())) * weight
+        names, new = tuple(values), torch.stack(list(values.values()))
         if names in self._together:
-            self._together[names].add_(new)
+            self._together[names].add_(new, alpha=weight)
         else:
-            self._together[names] = new
+            self._together[names] = new * weight
         self.weight += weight
 
     def compute(self) -> dict[str, float]:
