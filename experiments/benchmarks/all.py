@@ -15,6 +15,8 @@ from sampling import compare_drawings
 from step_cost import VARIANTS, _step
 from timing import interleave, report
 
+from gvr_lightning.app.memory import keep_memory
+
 OVER_HAND = {"this project": "by hand"}
 TINY = ["model.width=8", "model.groups=4", "batch_size=32"]
 
@@ -87,6 +89,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(PARTS), choices=PARTS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    keep_memory()  # as a run does
     for name in options.only:
         torch.manual_seed(0)
         PARTS[name](options.repeats)
