@@ -67,7 +67,7 @@ def compiler_is_told() -> Iterator[None]:
     try:
         yield
     except TorchDynamoException as error:
-        ways_out = "install a C++ compiler (for a GPU also Triton), or run with task.compile=false"
+        ways_out = "install a C++ compiler (GPU: Triton, too), or use task.compile=false and no other compile=true"
         told = UserError(f"torch.compile: {_first_line(error)}; {ways_out}")
         told.details = "".join(traceback.format_exception(error))
         raise told from error
