@@ -1,6 +1,7 @@
 """A run on torch's *meta* device, whose tensors have no content: what a GPU would be told, and where be awaited.
 
-Each operation on it counts as one kernel, views and allocations as none, an upload as one. What is read is made up.
+Each operation on it counts as one kernel, views and allocations as none, an upload as one, and one on lists of tensors
+as many as there are where torch goes through them one by one. What is read is made up.
 """
 
 import sys
@@ -72,7 +73,7 @@ class Work(TorchDispatchMode):
             name = "upload"
             if not asynchronous:
                 self.wait("upload")
-        self.kernels[name] += not (name in FREE or func.is_view)
+        self.kernels[name] += 0 if name in FREE or func.is_view else _launches(name, args)
         return result
 
     def wait(self, kind: str) -> None:
@@ -83,6 +84,16 @@ class Work(TorchDispatchMode):
             frame = frame.f_back  # type: ignore[assignment]
         ours = [place for place in places if "gvr_lightning/" in place]
         self.waits.append(f"{kind} at {(ours or places)[0].rpartition('gvr_lightning/')[2]}")
+
+
+def _launches(name: str, args: Any) -> int:
+    """One, also for lists of tensors, if each has the shape, strides and type of its partners."""
+    lists = [x for x in args if isinstance(x, list | tuple) and x and isinstance(x[0], Tensor)]
+    if not name.startswith("_foreach") or all(
+        len({(x.shape, x.stride(), x.dtype) for x in together}) == 1 for together in zip(*lists, strict=True)
+    ):
+        return 1
+    return len(lists[0])
 
 
 _KNOWN: dict[Any, Any] = {}  # what came of an operation on tensors of these shapes: torch takes a millisecond to say

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from gvr_lightning.methods.agr import AGR
+from gvr_lightning.methods.layout import by_stride, part_like
 from gvr_lightning.methods.optimizer_wrapper import Wrapper
 from gvr_lightning.methods.passes import at_least_float32
 from gvr_lightning.methods.shrink import whole
@@ -101,7 +103,9 @@ class SAM(Wrapper):
                 e *= w.square_()
             e.nan_to_num_(0.0, 0.0, 0.0)  # not a number: the norm was not finite, or zero over zero
             weights = [_here(p.detach()) for p in some]
-            torch._foreach_add_(weights, _like(e, weights))
+            ends = accumulate(w.numel() for w in weights)
+            parts = [part_like(e, end - w.numel(), w) for w, end in zip(weights, ends, strict=True)]
+            torch._foreach_add_(weights, parts)
 
     def _relative(self, params: list[Tensor]) -> Tensor | None:
         """|w|, to which e is relative; None where it is not."""
@@ -119,26 +123,11 @@ def _here(t: Tensor) -> Tensor:
     return t.to_local() if hasattr(t, "to_local") else t
 
 
-def _by_stride(t: Tensor) -> list[int]:
-    return sorted(range(t.ndim), key=t.stride, reverse=True)
-
-
 def _vector(params: list[Tensor], tensors: Sequence[Any]) -> Tensor:
     """A new vector of all entries that are here, each tensor's in the order of its parameter's memory."""
-    orders = [_by_stride(_here(p)) for p in params]
+    orders = [by_stride(_here(p)) for p in params]
     parts = [at_least_float32(_here(t.detach())) for t in tensors]
     return torch.cat([part.permute(order).reshape(-1) for part, order in zip(parts, orders, strict=True)])
-
-
-def _like(vector: Tensor, tensors: list[Tensor]) -> list[Tensor]:
-    """The parts of a vector, each with the shape and the strides of its tensor."""
-    orders = [_by_stride(t) for t in tensors]
-    parts = zip(vector.split([t.numel() for t in tensors]), tensors, orders, strict=True)
-    return [part.view([t.shape[i] for i in order]).permute(_inverse(order)) for part, t, order in parts]
-
-
-def _inverse(order: list[int]) -> list[int]:
-    return sorted(range(len(order)), key=order.__getitem__)
 
 
 def _norm(params: list[Tensor], vector: Tensor, relative: bool) -> Tensor:

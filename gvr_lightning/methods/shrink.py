@@ -1,13 +1,19 @@
 """AGR on gradients of a kind, each kind in the fewest passes and calls. Imports torch only."""
 
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, lru_cache
+from itertools import accumulate
 from math import inf
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+from gvr_lightning.methods.layout import by_stride, part_like
+from gvr_lightning.methods.upload import upload
 
 _ROW = 1024  # entries with a sum of their own: as one running sum, each addition would wait for that before it
+_AT_ONCE = 2**25  # entries on a GPU: as many numbers are kept beside them
 
 
 def whole(t: Tensor) -> Tensor:
@@ -16,10 +22,13 @@ def whole(t: Tensor) -> Tensor:
 
 
 def together_(grads: list[Tensor]) -> None:
-    """AGR on tensors of one device and type, in as few kernels as for a single one."""
+    """AGR on tensors of one device and type, by operations on all of them."""
+    if not (grads[0].is_cpu or grads[0].is_complex() or hasattr(grads[0], "full_tensor")):
+        for some in _at_most(_AT_ONCE, grads):
+            in_rows_(some)
+        return
     sizes = [size.to(torch.promote_types(size.dtype, torch.float32)) for size in torch._foreach_abs(grads)]
-    fused = not sizes[0].is_cpu and not hasattr(sizes[0], "full_tensor")  # on a CPU the norm is slow and 2% wrong
-    totals = whole(torch.stack(torch._foreach_norm(sizes, 1) if fused else [size.sum() for size in sizes]))
+    totals = whole(torch.stack([size.sum() for size in sizes]))  # on a CPU the norm is slow and 2% wrong
     if totals.is_cpu and totals.isinf().any():
         sizes = [size.double() for size in sizes]
         totals = whole(torch.stack([size.sum() for size in sizes]))
@@ -31,6 +40,49 @@ def together_(grads: list[Tensor]) -> None:
         grads = [torch.view_as_real(g.conj() if g.is_conj() else g) for g in grads]
         sizes = [size.unsqueeze(-1) for size in sizes]
     torch._foreach_mul_(grads, sizes)
+
+
+def in_rows_(grads: list[Tensor]) -> None:
+    """AGR on real tensors of one GPU and type, in as few kernels as for a single one.
+
+    Their sizes |g| begin at rows of one matrix, so that one kernel divides each by its own sum: on lists of tensors of
+    unlike shapes, such as tensors and their sums, torch takes a kernel for each.
+    """
+    rows_of = _rows_of.__wrapped__ if is_in_torch_dispatch_mode() else _rows_of  # no fake tensor is kept
+    starts, owner = rows_of(tuple(g.numel() for g in grads), grads[0].device)
+    wide = torch.promote_types(grads[0].dtype, torch.float32)
+    rows = torch.empty(len(owner), _ROW, dtype=wide, device=grads[0].device)
+    flat = rows.view(-1)
+    sizes = [part_like(flat, start, g) for g, start in zip(grads, starts, strict=True)]
+    torch._foreach_copy_(sizes, grads)
+    rows.abs_()
+    totals = torch.stack(torch._foreach_norm(sizes, 1))
+    totals = torch.where(totals > 0, totals, torch.inf)  # of zeros or NaN: with infinity the tensor stays as it is
+    rows.clamp_max_(torch.finfo(wide).max)  # inf / inf would be NaN
+    rows.div_(totals.neg_()[owner].unsqueeze(1)).add_(1)  # not times 1 / sum, which overflows for a denormal sum
+    torch._foreach_mul_(grads, sizes)
+
+
+@lru_cache(maxsize=8)
+def _rows_of(numbers: tuple[int, ...], device: torch.device) -> tuple[list[int], Tensor]:
+    """Where in a matrix of whole rows each of some vectors of these lengths begins, and whose each row is."""
+    rows = [-(-n // _ROW) for n in numbers]
+    starts = [(end - n) * _ROW for n, end in zip(rows, accumulate(rows), strict=True)]
+    owner = torch.tensor([i for i, n in enumerate(rows) for _ in range(n)])
+    return starts, upload(owner, device)
+
+
+def _at_most(entries: int, grads: list[Tensor]) -> Iterator[list[Tensor]]:
+    """In lists of no more entries together, but for a single tensor that has more."""
+    some: list[Tensor] = []
+    left = entries
+    for g in grads:
+        left -= g.numel()
+        if left < 0 and some:
+            yield some
+            some, left = [], entries - g.numel()
+        some.append(g)
+    yield some
 
 
 def with_whole_rows(g: Tensor) -> Tensor:
@@ -114,7 +166,7 @@ def _shrink_(flat: Tensor, rest: Tensor) -> Tensor:
 
 
 def _in_memory_order(g: Tensor) -> Tensor:
-    return g if g.is_contiguous() else g.permute(sorted(range(g.dim()), key=g.stride, reverse=True))
+    return g if g.is_contiguous() else g.permute(by_stride(g))
 
 
 def alone_(g: Tensor, buffer: Tensor) -> None:
