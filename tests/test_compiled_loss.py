@@ -199,20 +199,20 @@ def test_each_update_begins_once_and_a_cpu_has_no_cuda_graphs(
 def test_cuda_graphs_without_a_compiled_loss_are_said_once_to_be_none(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for wanted, first in ((False, True), (True, True), (True, False)):
+    for wanted, first in ((False, True), (None, True), (True, True), (True, False)):
         monkeypatch.setattr(Trainer, "is_global_zero", first)  # of several processes the first one speaks
         fit(task(resnet((1, 8, 8), 4, [4, 4], 1), cuda_graphs=wanted), data(), tmp_path / f"{wanted} {first}")
-        assert capsys.readouterr().err.count("task.cuda_graphs: there are none") == (wanted and first)
+        assert capsys.readouterr().err.count("task.cuda_graphs: there are none") == (wanted is True and first)
 
 
-@pytest.mark.parametrize("wanted", [True, False])
-def test_a_gpu_has_cuda_graphs_if_they_are_wanted(
-    wanted: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("wanted", [True, None, False])
+def test_a_gpu_has_cuda_graphs_unless_they_are_not_wanted(
+    wanted: bool | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = task(resnet((1, 8, 8), 4, [4, 4], 1), compile=True, cuda_graphs=wanted)
     run.trainer = Trainer(accelerator="cpu", logger=False)
     monkeypatch.setattr(type(run), "device", torch.device("cuda"))
     monkeypatch.setattr(Trainer, "estimated_stepping_batches", 1)
     run.on_train_start()
-    assert run.compiled is not None and run.compiled.cuda_graphs == wanted
+    assert run.compiled is not None and run.compiled.cuda_graphs == (wanted is not False)
     assert "task.cuda_graphs" not in capsys.readouterr().err

@@ -2,18 +2,25 @@
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import PNDMScheduler
 from PIL import Image
 from runs import TINY_DDPM, stop_after, tiny_run, weights
+from torch import Tensor
 from torch._dynamo.utils import counters
 
 from gvr_lightning.app.draw import draw_images
 from gvr_lightning.config.folder import conf_folder
 from gvr_lightning.config.sampling import read_sample_line
+from gvr_lightning.diffusion.ddim import DDIM
+from gvr_lightning.diffusion.sampler import Sampler, draw
 from gvr_lightning.errors import Interrupted
+from gvr_lightning.models.unet import UNet, unet
+from gvr_lightning.optim.ema import MovingAverage
 from gvr_lightning.tasks.base import BaseTask
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -24,6 +31,7 @@ of_compiling = pytest.mark.filterwarnings(  # torch 2.11's own
     "ignore:TensorFloat32 tensor cores for float32:UserWarning",  # trainer.tf32's business
     "ignore:The CUDA Graph is empty:UserWarning",  # of one that keeps the memory, which torch hides but from pytest
     "ignore:Synchronization debug mode is a prototype:UserWarning",
+    "ignore:Dynamo detected a call to a `functools.lru_cache`:UserWarning",  # diffusers' question after torch's version
 )
 GPU, EXACT = "trainer.accelerator=gpu", "trainer.precision=64-true"
 REGULARIZERS = sorted(path.stem for path in (conf_folder() / "regularizer").glob("*.yaml"))
@@ -137,8 +145,8 @@ def test_compiled_steps_wait_for_nothing(tmp_path: Path, monkeypatch: pytest.Mon
             torch.cuda.set_sync_debug_mode("default")
 
     monkeypatch.setattr(BaseTask, "training_step", watched)
-    tiny_run(tmp_path, "regularizer=gvr", GPU, *GRAPHS, "batch_size=19", "trainer.log_every_n_steps=1000")
-    assert updates[0] == 8
+    tiny_run(tmp_path, "regularizer=gvr", GPU, *GRAPHS, "batch_size=16", "trainer.log_every_n_steps=1000")
+    assert updates[0] == 10
 
 
 SETTINGS = [
@@ -163,6 +171,49 @@ def test_settings(setting: list[str], tmp_path: Path) -> None:
         for name in ("cpu", "gpu")
     ]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+
+
+@of_compiling
+@pytest.mark.parametrize("is_compiled", [False, True], ids=["as it is", "compiled"])
+@pytest.mark.parametrize("bf16", [False, True], ids=["float32", "bf16"])
+def test_replayed_drawing_changes_no_bit(bf16: bool, is_compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In batches of two sizes, also by a scheduler that keeps predictions, and of an average of weights."""
+    network = unet((3, 32, 32), 0, widths=[32, 64], blocks=1, attention=[False, True], groups=8).to("cuda").eval()
+    if is_compiled:
+        network.compile_backbone()
+    replayed = list[torch.cuda.CUDAGraph]()
+    replay_ = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: replayed.append(graph) or replay_(graph))
+    for drawer in (network, MovingAverage(network, 0.9).module.eval()):
+        for scheduler in (DDIM(num_train_timesteps=100), PNDMScheduler(num_train_timesteps=100)):
+            drawn = []
+            for capturable in (True, False):
+                with monkeypatch.context() as patch:
+                    patch.setattr(UNet, "capturable", capturable)
+                    batches = draw(Sampler(scheduler, 10), drawer, (3, 32, 32), 20, 3, 16, bf16)
+                    drawn.append(torch.cat(list(batches)))
+            assert drawn[0].float().std() > 0 and torch.equal(*drawn)
+    assert len(set(replayed)) == 2 * 2 * 2 and len(replayed) >= 9 * len(set(replayed))
+
+
+def test_a_network_that_cannot_be_captured_does_no_harm(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """One that reads a value: a line says so, its images are right, and so is all that follows."""
+    network = unet((3, 32, 32), 0, widths=[32, 64], blocks=1, attention=[False, True], groups=8).to("cuda").eval()
+
+    def drawn() -> Tensor:
+        return torch.cat(list(draw(Sampler(DDIM(num_train_timesteps=100), 10), network, (3, 32, 32), 4)))
+
+    plain = drawn()
+    reading = network.register_forward_pre_hook(lambda module, inputs: inputs[0][0].sum().item() and None)
+    assert torch.equal(drawn(), plain)
+    assert "drawing: launched kernel by kernel: " in capfd.readouterr().err
+    reading.remove()
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.manual_seed(0)
+    numbers = torch.randn(5, device="cuda")
+    torch.manual_seed(0)
+    assert torch.equal(torch.randn(5, device="cuda"), numbers)
+    assert torch.equal(drawn(), plain) and capfd.readouterr().err == ""
 
 
 def test_a_seed_means_the_same_images_on_both(tmp_path: Path) -> None:

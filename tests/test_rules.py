@@ -166,11 +166,11 @@ RULED: dict[str, dict[str, Row]] = {
             "true or false or one of warn", ("1", "warning", "null", "'true'"), ("true", "false", "warn")
         ),
         "trainer.benchmark": FLAG.or_null(),
+        "task.cuda_graphs": FLAG.or_null(),
         "trainer.tf32": one_of("none", "convolutions", "all").or_null(),
         "trainer.fused": FLAG,
         # by the default's type, where no rule is written
         "task.compile": FLAG,
-        "task.cuda_graphs": FLAG,
         "task.channels_last": FLAG,
         "optimizer.nesterov": Row(FLAG.words, FLAG.refused, ("false",)),
         "data.on_device": FLAG,

@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from gvr_lightning.diffusion.clipping import alpha_bars, clipped, clips_itself
 from gvr_lightning.diffusion.generators import Generators
+from gvr_lightning.diffusion.graphed import GraphedNetwork
 from gvr_lightning.diffusion.normal import normal
 from gvr_lightning.distributed.batch import balanced_shard, gather_rows, rank_and_size
-from gvr_lightning.methods.passes import forward
 from gvr_lightning.methods.upload import upload
 from gvr_lightning.random import hash_key
 
@@ -70,16 +70,16 @@ class Sampler:
         """
         first = next(p for p in network.parameters() if p.ndim == 4)
         self.scheduler.set_timesteps(self.steps)  # on the CPU, where schedulers look them up
-        times = upload(self.scheduler.timesteps, first.device).unbind()
+        times = upload(self.scheduler.timesteps.unsqueeze(1).repeat(1, len(index)), first.device).unbind()
         start = normal(hash_key(START, seed), index.cpu(), shape)
         x: Tensor = upload(start, first.device) * self.scheduler.init_noise_sigma
         if first.is_contiguous(memory_format=torch.channels_last) and not first.is_contiguous():
             x = x.contiguous(memory_format=torch.channels_last)
         extra = self._extra | ({"generator": self._generators(seed, index)} if self._noisy else {})
-        bars = alpha_bars(self.scheduler) if self.clip else []
+        bars, predict = alpha_bars(self.scheduler) if self.clip else [], GraphedNetwork(network)
         for step, t in enumerate(self.scheduler.timesteps):
             scaled = self.scheduler.scale_model_input(x, t)
-            output = forward(network, (scaled.to(first.dtype), times[step].expand(len(x)))).to(x.dtype)
+            output = predict(scaled.to(first.dtype), times[step]).to(x.dtype)
             if bars:
                 output = clipped(output, scaled, bars[step], self.scheduler.config.prediction_type)
             x = self.scheduler.step(output, t, x, return_dict=False, **extra)[0]

@@ -18,6 +18,7 @@ class SplitNetwork(nn.Module):
     """
 
     gives = "classes"  # what a task may need
+    capturable = False  # as a CUDA graph: it launches the same for all inputs of a shape, and reads none
 
     def __init__(self, early: nn.Module, last_stage: nn.Module, head: nn.Module) -> None:
         super().__init__()

@@ -116,7 +116,7 @@ def from_diffusers(net: "UNet2DModel") -> Denoiser:
     shell._modules["up_blocks"] = nn.ModuleList([*net.up_blocks[:-1], _Stop(len(block.resnets))])
     shell._modules.update({name: nn.Identity() for name in ("conv_norm_out", "conv_act", "conv_out")})
     stage = _LastStage(block, net.conv_norm_out, net.conv_act)
-    return Denoiser(_Early(shell), stage, net.conv_out).train(net.training)
+    return UNet(_Early(shell), stage, net.conv_out).train(net.training)
 
 
 def to_diffusers(network: SplitNetwork) -> "UNet2DModel":
@@ -135,6 +135,12 @@ def to_diffusers(network: SplitNetwork) -> "UNet2DModel":
         net: UNet2DModel = UNet2DModel.from_config(early.net.config)
     from_diffusers(net).load_state_dict(weights, assign=True)
     return net.train(network.training)
+
+
+class UNet(Denoiser):
+    """diffusers' network, cut."""
+
+    capturable = True
 
 
 class _Stop(nn.Module):

@@ -47,7 +47,7 @@ class BaseTask(RecordingTask):
         clip_value: largest absolute value of a gradient's entry, None for any.
         accumulate: micro-batches that a batch is divided into; the penalty is then that of the micro-batches, averaged.
         compile: compile the backbone; and where one process trains with one alpha, the loss as a whole.
-        cuda_graphs: on a GPU, launch the loss that is compiled as a whole as CUDA graphs.
+        cuda_graphs: on a GPU, launch the loss that is compiled as a whole as CUDA graphs; True says if there are none.
         channels_last: memory format of images and weights.
         non_finite: whether to "stop" at an update whose gradient is not finite, or to "skip" it.
         max_skipped: updates of a run that may be skipped.
@@ -76,7 +76,7 @@ class BaseTask(RecordingTask):
         clip_value: float | None = None,
         accumulate: int = 1,
         compile: bool = False,
-        cuda_graphs: bool = False,
+        cuda_graphs: bool | None = None,
         channels_last: bool = False,
         non_finite: str = "stop",
         max_skipped: int = 100,
@@ -160,7 +160,7 @@ class BaseTask(RecordingTask):
         """How many updates there are; and the loss as one graph, unless processes meet in it or updates change it."""
         self.updates = int(self.trainer.estimated_stepping_batches)
         if self.compiles and self.alpha_schedule is None and isinstance(self.trainer.strategy, SingleDeviceStrategy):
-            self.compiled = CompiledLoss(self.penalty, self.cuda_graphs and self.device.type == "cuda")
+            self.compiled = CompiledLoss(self.penalty, self.cuda_graphs is not False and self.device.type == "cuda")
         none = self.compiled is None or not self.compiled.cuda_graphs
         if self.cuda_graphs and none and self.trainer.is_global_zero:
             takes = "it takes task.compile=true, one process, a GPU, and an alpha that stays"
