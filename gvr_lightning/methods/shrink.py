@@ -59,7 +59,8 @@ def in_rows_(grads: list[Tensor]) -> None:
     totals = torch.stack(torch._foreach_norm(sizes, 1))
     totals = torch.where(totals > 0, totals, torch.inf)  # of zeros or NaN: with infinity the tensor stays as it is
     rows.clamp_max_(torch.finfo(wide).max)  # inf / inf would be NaN
-    rows.div_(totals.neg_()[owner].unsqueeze(1)).add_(1)  # not times 1 / sum, which overflows for a denormal sum
+    each = totals.neg_().index_select(0, owner).unsqueeze(1)
+    rows.div_(each).add_(1)  # not times 1 / sum, which overflows for a denormal sum
     torch._foreach_mul_(grads, sizes)
 
 
