@@ -1,6 +1,7 @@
 """Where loss, penalty, optimizer, clipping and schedule meet: the order, step by step."""
 
 import math
+import weakref
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from gvr_lightning import AGR, GradientVariance
 from gvr_lightning.data.augmentation import Augmentation
+from gvr_lightning.data.batch import Batch
 from gvr_lightning.data.datamodule import ViewsDataModule
 from gvr_lightning.data.image_set import ImageSet, Splits
 from gvr_lightning.errors import TrainingError, UserError
@@ -27,6 +29,7 @@ from gvr_lightning.recording.csv import CsvLogger, read_metrics
 from gvr_lightning.tasks.classification import ClassificationTask
 from gvr_lightning.tasks.finite import require_finite_weights
 from gvr_lightning.tasks.means import RunningMeans
+from gvr_lightning.tasks.recording import AT_ONCE
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)
 
@@ -396,3 +399,23 @@ def test_weights_that_are_not_finite_are_told_by_their_name(value: float) -> Non
         ours.model.head.bias[0] = value  # type: ignore[union-attr, index]
     with pytest.raises(TrainingError, match=r"model\.head\.bias is not finite at the end of training"):
         require_finite_weights(ours)
+
+
+@pytest.mark.parametrize(("device", "update"), [("cpu", AT_ONCE), ("cuda", 1)])
+def test_when_figures_are_read(device: str, update: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU some updates' together, without their images; on a GPU before CUDA graphs write over the logits."""
+    model, run = nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), task()
+    run.trainer = Trainer(accelerator="cpu", logger=False)
+    monkeypatch.setattr(type(run), "device", torch.device(device))
+    monkeypatch.setattr(type(run), "global_step", 1)  # of 50
+    read = []
+    for _ in range(update):
+        views, target = [torch.randn(2, 1, 2, 2)], torch.arange(2)
+        batch, image = Batch(views, target, target), weakref.ref(views[0])
+        loss = NoPenalty()(model, F.cross_entropy, views, target)
+        loss.total.backward()
+        run.record([(batch, loss)])
+        del views, batch
+        assert image() is None and loss.total.grad_fn is None and loss.logits[0].grad_fn is None
+        read.append(run.means.weight)
+    assert read == [0] * (update - 1) + [2 * update]

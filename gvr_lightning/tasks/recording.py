@@ -18,6 +18,8 @@ from gvr_lightning.recording.epoch_row import EpochRow
 from gvr_lightning.tasks.finite import NonFinite, not_finite
 from gvr_lightning.tasks.means import RunningMeans
 
+AT_ONCE = 16  # updates on a CPU: behind one another their small operations find all in the caches, behind training none
+
 
 class RecordingTask(LightningModule):
     """The figures of training; a subclass computes what they are of.
@@ -36,6 +38,7 @@ class RecordingTask(LightningModule):
         super().__init__()
         self.means, self.non_finite = RunningMeans(), NonFinite(non_finite, max_skipped)
         self.epoch_row = EpochRow()
+        self._unread: list[tuple[Batch, RegularizedLoss]] = []  # of updates whose figures are not in the means yet
         self._loss: RegularizedLoss  # of the last pass, to tell of it where it is not finite
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -57,7 +60,7 @@ class RecordingTask(LightningModule):
 
     @abstractmethod
     def measure(self, batch: Batch, loss: RegularizedLoss) -> dict[str, Tensor]:
-        """Further 0-d tensors to average over the epoch's samples, logged under ``train/``."""
+        """Further 0-d tensors to average over the epoch's samples, logged under ``train/``; the images are gone."""
 
     def derived(self, means: dict[str, float]) -> dict[str, float]:
         """What is logged of an epoch's means: those themselves, and ratios of them, here the penalty's of the loss."""
@@ -91,27 +94,36 @@ class RecordingTask(LightningModule):
         Args:
             parts: the micro-batches, and what the penalty returned for each.
         """
-        now_too = self.global_step % self.trainer.log_every_n_steps == 0  # type: ignore[attr-defined]
-        this_step = RunningMeans()
-        for batch, loss in parts:
+        self._unread += [_let_go(batch, loss) for batch, loss in parts]
+        if self.global_step % self.trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+            now = self._compute(self._read(last=len(parts)))
+            shown = ("loss", "penalty", "alpha") if self.records_alpha else ("loss", "penalty")
+            self._log({"epoch": self.current_epoch, **{f"step/{name}": now[name] for name in shown}})
+        elif len(self._unread) >= AT_ONCE or self.device.type != "cpu":
+            self._read()
+
+    @torch.no_grad()
+    def _read(self, last: int = 0) -> RunningMeans:
+        """Add what is unread to the epoch's means; returns the means of so many of the last alone."""
+        of_last, others = RunningMeans(), len(self._unread) - last
+        for i, (batch, loss) in enumerate(self._unread):
             values = {
                 "loss": mean_of(loss.losses),
-                "penalty": loss.penalty.detach(),
-                "weighted": loss.weighted.detach(),
-                "total": loss.total.detach(),
+                "penalty": loss.penalty,
+                "weighted": loss.weighted,
+                "total": loss.total,
                 **self.measure(batch, loss),
             }
             if self.records_alpha:
-                values["alpha"] = torch.full_like(loss.penalty.detach(), loss.alpha)
-            for means in (self.means, this_step) if now_too else (self.means,):
+                values["alpha"] = torch.full_like(loss.penalty, loss.alpha)
+            for means in (self.means, of_last) if i >= others else (self.means,):
                 means.add(values, batch.total)
-        if now_too:
-            now = self._compute(this_step)
-            shown = ("loss", "penalty", "alpha") if self.records_alpha else ("loss", "penalty")
-            self._log({"epoch": self.current_epoch, **{f"step/{name}": now[name] for name in shown}})
+        self._unread.clear()
+        return of_last
 
     def on_train_epoch_end(self) -> None:
         """The epoch's means to every logger, in one row with what validation measured."""
+        self._read()
         optimizer: Any = self.optimizers()
         train = {f"train/{name}": value for name, value in self._compute(self.means).items()}
         if self.non_finite.skips:
@@ -127,6 +139,7 @@ class RecordingTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """The means so far, for a checkpoint in the middle of an epoch, and the figures of the epoch before."""
+        self._read()
         checkpoint["epoch_means"], checkpoint["skipped"] = self.means.state_dict(), self.non_finite.skipped
         checkpoint["last_row"], checkpoint["config"] = self.epoch_row.last, self.config
         checkpoint["metrics_rows"], checkpoint["metrics"] = written(self.loggers)
@@ -146,3 +159,10 @@ class RecordingTask(LightningModule):
     def _log(self, row: dict[str, float]) -> None:
         for logger in self.loggers:
             logger.log_metrics(row, step=self.global_step)
+
+
+def _let_go(batch: Batch, loss: RegularizedLoss) -> tuple[Batch, RegularizedLoss]:
+    """Figures are made of neither the images nor what the backward pass kept."""
+    loss.total, loss.weighted, loss.penalty = loss.total.detach(), loss.weighted.detach(), loss.penalty.detach()
+    loss.losses, loss.logits = [x.detach() for x in loss.losses], [x.detach() for x in loss.logits]
+    return batch._replace(views=[None] * len(batch.views)), loss
