@@ -32,7 +32,7 @@ from gvr_lightning.instantiate import make
 PRESETS = {
     "float32": [],
     "gpu": ["trainer=gpu"],
-    "compiled": ["trainer=gpu", "task.compile=true"],
+    "compiled": ["trainer=gpu", "task.compile=true", "task.cuda_graphs=false"],
     "graphs": ["trainer=gpu", "task.compile=true", "task.cuda_graphs=true"],
 }
 PASSES = {"none": 1, "two_view": 2, "gvr": 2, "gvr_split": 1, "gvr_per_sample": 2, "agr": 1, "sam": 2}
