@@ -49,9 +49,8 @@ def test_denormal_sums() -> None:
 
 
 @pytest.mark.parametrize(("entries", "lists"), [(10**6, [8]), (2000, [2, 1, 1, 2, 1, 1]), (1, [1] * 8)])
-def test_so_many_at_once(entries: int, lists: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_many_at_once(entries: int, lists: list[int]) -> None:
     """A matrix of as many numbers at most, but for a single tensor that has more."""
-    monkeypatch.setattr(shrink, "_AT_ONCE", entries)
     found = list(shrink._at_most(entries, some()))
     assert list(map(len, found)) == lists and [g.shape for part in found for g in part] == [g.shape for g in some()]
 
@@ -65,6 +64,14 @@ def test_nothing_fake_is_kept() -> None:
     for _ in range(2):
         in_rows_(some())
     assert shrink._rows_of.cache_info()[:2] == (1, 1)
+
+
+def test_a_large_networks_many_lists_are_laid_out_once() -> None:
+    shrink._rows_of.cache_clear()
+    for _ in range(2):
+        for n in range(1, 101):
+            in_rows_([torch.ones(n + 1)])
+    assert shrink._rows_of.cache_info()[:2] == (100, 100)
 
 
 def test_a_part_has_its_tensors_own_strides() -> None:

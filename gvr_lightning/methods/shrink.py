@@ -64,7 +64,7 @@ def in_rows_(grads: list[Tensor]) -> None:
     torch._foreach_mul_(grads, sizes)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=256)  # fewer than a step has lists, and each step would make all anew; 0.3 MB each at most
 def _rows_of(numbers: tuple[int, ...], device: torch.device) -> tuple[list[int], Tensor]:
     """Where in a matrix of whole rows each of some vectors of these lengths begins, and whose each row is."""
     rows = [-(-n // _ROW) for n in numbers]

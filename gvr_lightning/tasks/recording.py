@@ -18,7 +18,7 @@ from gvr_lightning.recording.epoch_row import EpochRow
 from gvr_lightning.tasks.finite import NonFinite, not_finite
 from gvr_lightning.tasks.means import RunningMeans
 
-AT_ONCE = 16  # updates on a CPU: behind one another their small operations find all in the caches, behind training none
+AT_ONCE = 16  # micro-batches, on a CPU: behind one another their small operations find the caches theirs, not a pass's
 
 
 class RecordingTask(LightningModule):
